@@ -1,0 +1,64 @@
+"""The settings of the algorithms. The meaning of LIPO's fields is in `tinyr1v_ray/algorithms/lipo.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from tinyr1v_ray.config.base import Settings
+
+
+class LipoConfig(Settings):
+    """Length-Informed Relative Policy Optimization. [C] certain from the paper, [R] our reading."""
+
+    pairs: Literal["adjacent", "all"] = "adjacent"
+    """Which completions are compared: neighbours in the order of (length, index) [C], or every pair [R]."""
+    reward_gap: NonNegativeFloat = 0.1
+    """xi: a pair qualifies when its rewards differ by less [C in words; the value R]."""
+    min_quality: NonNegativeFloat = 0.5
+    """Only a completion of at least this reward is boosted; 0 switches the guard off [R]."""
+    boost: NonNegativeFloat = 0.2
+    """Largest relative gain of the shorter completion's reward [R]."""
+    decay: Literal["cosine", "linear", "exponential"] = "cosine"
+    """How the boost decays towards the length bound [C that it does; the form R]."""
+    length_bound: PositiveFloat = 512
+    """U, tokens [R]."""
+    length_scale: PositiveFloat = 1.0
+    """kappa: width of the two-sided exponential weight around the optimal length [R]."""
+    advantage_mode: Literal["both", "statistics", "multiply"] = "both"
+    """Where the length weights enter: group statistics, a factor, or both [R]."""
+    std_floor: NonNegativeFloat = 0.1
+    """Smallest denominator; keeps a length-only difference below a right/wrong one; 0 switches it off [R]."""
+
+
+class DapoConfig(Settings):
+    """DAPO (arXiv 2503.14476): overlong reward shaping and dynamic sampling."""
+
+    overlong_buffer: PositiveInt = 512
+    """Tokens before `rollout.max_tokens` over which the penalty grows linearly."""
+    overlong_penalty: NonNegativeFloat = 1.0
+    """Penalty at `rollout.max_tokens`."""
+    dynamic_sampling: bool = True
+    """Replace groups without signal by fresh ones."""
+    max_replaced_share: PositiveFloat = 8.0
+    """Groups replaced in one step, as a multiple of the step's groups, before the run stops."""
+
+
+class AlgorithmSettings(Settings):
+    """Advantages and the policy loss."""
+
+    name: Literal["lipo", "grpo", "dr_grpo", "dapo"] = "lipo"
+    """How rewards and lengths become advantages."""
+    lipo: LipoConfig = LipoConfig()
+    dapo: DapoConfig = DapoConfig()
+    clip_low: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    """Lower clip range of the ratio (arXiv 1707.06347, eq. 7)."""
+    clip_high: PositiveFloat = 0.3
+    """Upper clip range (asymmetric, arXiv 2503.14476)."""
+    kl_coefficient: NonNegativeFloat = 0.01
+    """Weight of the k3 KL to the frozen base; 0 switches the reference model off."""
+    importance_cap: NonNegativeFloat = 2.0
+    """Cap of the truncated importance weight pi_learner/pi_rollout; 0 switches the correction off."""
+    loss_average: Literal["token", "sequence", "constant"] = "token"
+    """Denominator: the step's tokens, each row's own tokens then rows, or rows times `rollout.max_tokens`."""

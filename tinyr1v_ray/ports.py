@@ -1,0 +1,73 @@
+"""The verbs: what the loop asks of the machines around it. Adapters in `orchestration/` put them on Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tinyr1v_ray.types import LearnerUpdate, Prompt, RolloutGroup, ScoredGroup, StepMetrics, TrainBatch
+
+
+class PromptSource(Protocol):
+    """An endless, seeded order of prompts that an integer can resume."""
+
+    def iterate(self, cursor: int) -> Iterator[Prompt]:
+        """Prompts from position `cursor` on (0 is the first of epoch 0); epochs follow each other without a gap."""
+
+
+class RolloutEngine(Protocol):
+    """Samples completions under the weights that were loaded last."""
+
+    async def generate(self, prompt: Prompt) -> RolloutGroup:
+        """The group of one prompt; raises RolloutError when no engine can answer."""
+
+
+class RewardScorer(Protocol):
+    """Turns answers into rewards; never hangs: what cannot be scored in time comes back marked so."""
+
+    async def score(self, group: RolloutGroup) -> ScoredGroup:
+        """One score per completion, in order."""
+
+
+class Learner(Protocol):
+    """Owns the trained weights and their version."""
+
+    async def update(self, batch: TrainBatch) -> LearnerUpdate:
+        """Train on a batch; the new version is the batch's step. Raises LearnerError."""
+
+
+class WeightPublisher(Protocol):
+    """The one edge that goes back: from the learner to every rollout engine."""
+
+    async def publish(self, version: int) -> None:
+        """Make `version` live everywhere, verified; raises WeightSyncError with what differs."""
+
+
+class CheckpointStore(Protocol):
+    """Durable state of a run."""
+
+    async def after_step(self, step: int, cursor: int) -> None:
+        """Save if the step is due; `cursor` counts the groups consumed so far. Raises CheckpointError."""
+
+
+class MetricSink(Protocol):
+    """Where a step's figures go."""
+
+    def log(
+        self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float]]
+    ) -> None:
+        """Record a finished step and the groups it trained on."""
+
+
+@dataclass(frozen=True)
+class System:
+    """The parts that the loop joins."""
+
+    prompts: PromptSource
+    rollouts: RolloutEngine
+    rewards: RewardScorer
+    learner: Learner
+    weights: WeightPublisher
+    checkpoints: CheckpointStore
+    metrics: MetricSink
