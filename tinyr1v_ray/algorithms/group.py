@@ -1,0 +1,47 @@
+"""What every group-relative advantage asks of its inputs, and the constants they share."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tinyr1v_ray.errors import DataError
+
+EPSILON = 1e-6
+"""Added to every standard deviation before dividing by it."""
+
+
+def checked_group(rewards_G: ArrayLike, lengths_G: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards and lengths (tokens) of one group as float64 [G]; G may be 0.
+
+    Raises DataError when they are not two vectors of one size, hold a NaN or an infinity, or a length is negative.
+    """
+    rewards_G = checked_rewards(rewards_G)
+    lengths_G = np.asarray(lengths_G, np.float64)
+    if lengths_G.shape != rewards_G.shape:
+        raise DataError(
+            f"lengths of shape {lengths_G.shape} for rewards of shape {rewards_G.shape}; "
+            "a group has one length per reward; pass two vectors of one size"
+        )
+    if not np.isfinite(lengths_G).all() or (lengths_G < 0).any():
+        raise DataError(
+            f"lengths {lengths_G.tolist()}; a length is a finite number of tokens, 0 or more; correct the lengths"
+        )
+    return rewards_G, lengths_G
+
+
+def checked_rewards(rewards_G: ArrayLike) -> np.ndarray:
+    """Rewards of one group as float64 [G]; raises DataError when they are not a finite vector."""
+    rewards_G = np.asarray(rewards_G, np.float64)
+    if rewards_G.ndim != 1:
+        raise DataError(f"rewards of shape {rewards_G.shape}; a group is a vector; pass one group at a time")
+    if not np.isfinite(rewards_G).all():
+        raise DataError(
+            f"rewards {rewards_G.tolist()}; a reward is a finite number; leave unscored completions out of the group"
+        )
+    return rewards_G
+
+
+def is_flat(values_G: np.ndarray) -> bool:
+    """Whether a group holds nothing to compare: fewer than two values, or all of them exactly equal."""
+    return values_G.size < 2 or bool((values_G == values_G[0]).all())
