@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tinyr1v_ray.types import LearnerUpdate, Prompt, RolloutGroup, ScoredGroup, StepMetrics, TrainBatch
+import numpy as np
+
+from tinyr1v_ray.types import LearnerUpdate, Prompt, RolloutGroup, ScoredGroup, TrainBatch
 
 
 class PromptSource(Protocol):
@@ -55,9 +57,14 @@ class MetricSink(Protocol):
     """Where a step's figures go."""
 
     def log(
-        self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float]]
+        self,
+        step: int,
+        update: LearnerUpdate,
+        groups: Sequence[ScoredGroup],
+        advantages_PG: Sequence[np.ndarray],
+        seconds: Mapping[str, float],
     ) -> None:
-        """Record a finished step and the groups it trained on."""
+        """Record a finished step, the groups it trained on, and its seconds by phase."""
 
 
 @dataclass(frozen=True)
