@@ -1,0 +1,169 @@
+"""Which folder a model name means, and whether what lies there belongs together.
+
+Read as files, without torch or transformers: a bad folder is refused before anything heavy starts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from tinyr1v_ray.errors import ModelError
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_EMBEDDING_ENDING = "embed_tokens.weight"
+_IMAGE_TOKEN = "<|image_pad|>"
+_MAX_HEADER_BYTES = 100_000_000
+_REQUIRED = {
+    "configuration": (("config.json",),),
+    "tokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),
+    "processor": (("preprocessor_config.json",), ("processor_config.json",)),
+    "weights": (("model.safetensors",), ("model.safetensors.index.json",)),
+}
+"""What a folder must hold: for each part, one of several sets of files."""
+
+
+def resolve_model_folder(path: str) -> Path:
+    """Folder of `miniature` (shipped with the package), a local folder, or a hub name (downloaded once); checked.
+
+    Raises ModelError when nothing is there, a part is missing, or model and tokenizer do not fit.
+    """
+    folder = _locate(path)
+    check_model_folder(folder)
+    return folder
+
+
+def _locate(path: str) -> Path:
+    if path == "miniature":
+        # Imported on use: a check of a folder or hub model starts without the miniature's own dependencies.
+        from tinyr1v_ray.miniature.base import base_model_folder
+
+        return base_model_folder()
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder.absolute()
+    if not _HUB_NAME.fullmatch(path):
+        raise ModelError(
+            f"model {path!r} is no folder; a model is a folder, a hub name owner/name or miniature; correct model.path"
+        )
+    try:
+        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"model {path} (no such folder here, so taken for a hub name) cannot be fetched: {reason}; "
+            "it must exist; correct model.path"
+        ) from error
+
+
+def check_model_folder(folder: Path) -> None:
+    """Whether the parts are there and the embedding has a row for every token; raises ModelError."""
+    for part, choices in _REQUIRED.items():
+        if not any(all((folder / name).is_file() for name in names) for names in choices):
+            wanted = " or ".join(" and ".join(names) for names in choices)
+            raise ModelError(
+                f"model folder {folder} has no {part}; it holds {wanted}; save the {part} there or correct model.path"
+            )
+    config = read_json(folder / "config.json")
+    tokens = _token_ids(folder)
+    num_rows = _num_embedding_rows(folder, config)
+    largest = max(tokens, key=tokens.__getitem__)
+    if tokens[largest] >= num_rows:
+        raise ModelError(
+            f"model folder {folder} has {num_rows} embedding rows but its tokenizer goes up to id {tokens[largest]} "
+            f"({largest!r}); every token has a row; use the tokenizer that the model was trained with"
+        )
+    image_id = config.get("image_token_id")
+    if tokens.get(_IMAGE_TOKEN) is None or image_id != tokens[_IMAGE_TOKEN]:
+        raise ModelError(
+            f"model folder {folder} has image_token_id {image_id} but its tokenizer has {_IMAGE_TOKEN} at "
+            f"{tokens.get(_IMAGE_TOKEN)}; they are the same; use the tokenizer that the model was trained with"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; raises ModelError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model file {path} cannot be read: {reason}; it holds JSON; restore it") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"model file {path} holds a {type(content).__name__}; it holds a JSON object; restore it")
+    return content
+
+
+def _token_ids(folder: Path) -> dict[str, int]:
+    """Every token of the tokenizer, added ones included."""
+    if (folder / "tokenizer.json").is_file():
+        content = read_json(folder / "tokenizer.json")
+        vocabulary = content.get("model", {}).get("vocab", {})
+        added = {entry["content"]: entry["id"] for entry in content.get("added_tokens", ())}
+    else:
+        vocabulary, added = read_json(folder / "vocab.json"), _added_tokens(folder)
+    tokens = {**(vocabulary if isinstance(vocabulary, dict) else {}), **added}
+    if not tokens:
+        raise ModelError(f"model folder {folder} has a tokenizer without tokens; it needs some; restore the tokenizer")
+    return tokens
+
+
+def _added_tokens(folder: Path) -> dict[str, int]:
+    path = folder / "tokenizer_config.json"
+    entries = read_json(path).get("added_tokens_decoder", {}) if path.is_file() else {}
+    return {entry["content"]: int(token_id) for token_id, entry in entries.items()}
+
+
+def _num_embedding_rows(folder: Path, config: Mapping[str, Any]) -> int:
+    """Rows of the input embedding by the weights' header; they must agree with the configuration."""
+    shape = _embedding_shape(folder)
+    declared = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    if declared is not None and declared != shape[0]:
+        raise ModelError(
+            f"model folder {folder} declares vocab_size {declared} but its embedding has {shape[0]} rows; they are the "
+            "same; restore config.json or the weights"
+        )
+    return shape[0]
+
+
+def _embedding_shape(folder: Path) -> list[int]:
+    index_path = folder / "model.safetensors.index.json"
+    files = ["model.safetensors"]
+    if not (folder / files[0]).is_file():
+        weight_map = read_json(index_path).get("weight_map", {})
+        files = sorted({file for name, file in weight_map.items() if name.endswith(_EMBEDDING_ENDING)})
+        missing = sorted(file for file in set(weight_map.values()) if not (folder / file).is_file())
+        if missing:
+            raise ModelError(
+                f"model folder {folder} lacks {missing[0]} ({len(missing)} files in all); every file of the index is "
+                "there; download it again"
+            )
+    for file in files:
+        for name, entry in _safetensors_header(folder / file).items():
+            if name.endswith(_EMBEDDING_ENDING) and "visual" not in name:
+                return list(entry["shape"])
+    raise ModelError(
+        f"model folder {folder} has no tensor named *.{_EMBEDDING_ENDING}; it is a Qwen2.5-VL model; correct model.path"
+    )
+
+
+def _safetensors_header(path: Path) -> dict[str, Any]:
+    """Name -> dtype, shape and offsets: JSON after its length as 8 little-endian bytes."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _MAX_HEADER_BYTES:
+                raise ValueError(f"header of {length} bytes")
+            header = json.loads(file.read(length))
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        if path.stat().st_size != 8 + length + end:
+            raise ValueError(f"{path.stat().st_size} bytes, expected {8 + length + end}")
+    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"weights {path} cannot be read: {error}; they are safetensors; restore the file") from error
+    return header

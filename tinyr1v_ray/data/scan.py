@@ -1,0 +1,139 @@
+"""What is learned of every item before a run: its id, its images' facts, and which items must be left out.
+
+Everything is looked at up front, because the data cursor is an integer: an item found unreadable in the middle of an
+epoch would shift all later positions, and a resumed run would not know. Decoding runs in threads and keeps nothing but
+hash and size of each image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from tinyr1v_ray.config.train import DataSettings
+from tinyr1v_ray.data.images import ImageFacts, inspect_image
+from tinyr1v_ray.data.items import ItemReader, ItemText
+from tinyr1v_ray.errors import DataError
+
+Progress = Callable[[int, int], None]
+"""Called with the number of items looked at and the number there are."""
+
+_ITEMS_AT_ONCE = 256
+_NUM_NAMED = 3
+
+
+@dataclass(frozen=True)
+class ItemFacts:
+    """Where an item lies, its id, and its images."""
+
+    reader_index: int
+    row_index: int
+    prompt_id: str
+    images: tuple[ImageFacts, ...]
+
+
+@dataclass(frozen=True)
+class SkippedItem:
+    """An item that is left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Items in order, those left out, and the domains that occur."""
+
+    items: tuple[ItemFacts, ...]
+    skipped: tuple[SkippedItem, ...]
+    domains: frozenset[str]
+
+
+ItemCheck = Callable[[ItemText, tuple[ImageFacts, ...], str], None]
+"""Called with an item's text, image facts and name; raises DataError when the item cannot be a prompt."""
+
+_Found = tuple[ItemText, tuple[ImageFacts, ...] | DataError]
+
+
+def scan_items(
+    readers: Sequence[ItemReader], settings: DataSettings, check: ItemCheck, on_progress: Progress | None = None
+) -> Scan:
+    """Look at every item of every source.
+
+    Items with an unreadable image are left out. Raises DataError when their share is above
+    `data.max_skipped_share`, nothing is left, two items have the same id, or `check` refuses an item.
+    """
+    items: list[ItemFacts] = []
+    skipped: list[SkippedItem] = []
+    domains: set[str] = set()
+    names: dict[str, str] = {}
+    num_items = sum(len(reader) for reader in readers)
+    for reader_index, reader in enumerate(readers):
+        for row_index, (text, images) in enumerate(_inspected(reader, settings.max_image_megapixels)):
+            name = reader.name(row_index)
+            if isinstance(images, DataError):
+                skipped.append(SkippedItem(name, str(images)))
+            else:
+                check(text, images, name)
+                facts = ItemFacts(reader_index, row_index, text.item_id or content_id(text, images), images)
+                _refuse_duplicate(names, facts.prompt_id, name, has_id=bool(text.item_id))
+                items.append(facts)
+                domains.add(text.domain)
+            if on_progress is not None:
+                on_progress(len(items) + len(skipped), num_items)
+    _check_share(items, skipped, settings.max_skipped_share)
+    return Scan(tuple(items), tuple(skipped), frozenset(domains))
+
+
+def content_id(text: ItemText, images: Sequence[ImageFacts]) -> str:
+    """Id of an item without one: a hash of what it asks, so that it stays when rows are added or moved."""
+    content = [text.domain, text.question, text.answer, *(image.sha256 for image in images)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _inspected(reader: ItemReader, max_megapixels: float) -> Iterator[_Found]:
+    def inspect(entry: tuple[ItemText, list[bytes] | DataError]) -> _Found:
+        text, contents = entry
+        if isinstance(contents, DataError):
+            return text, contents
+        try:
+            return text, tuple(inspect_image(content, max_megapixels) for content in contents)
+        except DataError as error:
+            return text, error
+
+    entries = iter(reader)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        while chunk := list(islice(entries, _ITEMS_AT_ONCE)):
+            yield from threads.map(inspect, chunk)
+
+
+def _refuse_duplicate(names: dict[str, str], prompt_id: str, name: str, has_id: bool) -> None:
+    first = names.setdefault(prompt_id, name)
+    if first == name:
+        return
+    if has_id:
+        raise DataError(
+            f"{name} and {first} have the same id {prompt_id!r}; ids are unique over all sources; correct them or set "
+            "data.id_column= (empty: ids are made from the content)"
+        )
+    raise DataError(
+        f"{name} and {first} have the same question, answer and images; an item stands once in the data; remove one"
+    )
+
+
+def _check_share(items: Sequence[ItemFacts], skipped: Sequence[SkippedItem], max_skipped_share: float) -> None:
+    num_items = len(items) + len(skipped)
+    named = ", ".join(f"{item.name} ({item.reason.split(';')[0]})" for item in skipped[:_NUM_NAMED])
+    more = f" and {len(skipped) - _NUM_NAMED} more" if len(skipped) > _NUM_NAMED else ""
+    if len(skipped) > max_skipped_share * num_items:
+        raise DataError(
+            f"{len(skipped)} of {num_items} items have unreadable images: {named}{more}; at most "
+            f"{max_skipped_share:.1%} may; repair them or raise data.max_skipped_share"
+        )
+    if not items:
+        raise DataError(f"all {num_items} items have unreadable images: {named}{more}; some must be left; repair them")

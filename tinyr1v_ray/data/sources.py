@@ -1,0 +1,143 @@
+"""Where items come from. `datasets` loads everything, so that a source is an Arrow table on disk, never in memory.
+
+A source is written as
+- `miniature:DOMAIN` or `miniature:DOMAIN:POOL`: the embedded data (pool: train or evaluation, after the purpose);
+- a `.parquet` or `.jsonl` file, or a folder of parquet files;
+- a folder of images with a `metadata.jsonl`, as `datasets` has it;
+- `owner/name`, `owner/name:split`: a data set of the Hugging Face hub (split `train` unless given).
+What exists on disk is taken before what looks like a hub name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import pyarrow
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
+
+from tinyr1v_ray.errors import DataError
+
+_HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<split>[\w.\[\]:%+-]+))?")
+_FILE_LOADERS = {".parquet": "parquet", ".jsonl": "json"}
+_DATASETS_ERRORS = (DatasetsError, pyarrow.ArrowException, OSError, ValueError, TypeError, LookupError, RuntimeError)
+"""What `datasets` and the readers under it raise on missing or malformed data."""
+
+
+class SourceKind(StrEnum):
+    """How a source is loaded."""
+
+    MINIATURE = "miniature"
+    FILE = "file"
+    PARQUET_FOLDER = "parquet folder"
+    IMAGE_FOLDER = "image folder"
+    HUB = "hub"
+
+
+@dataclass(frozen=True)
+class SourceName:
+    """A source as written, understood.
+
+    >>> parse_source("lmms-lab/textvqa:validation", "train")
+    SourceName(kind=<SourceKind.HUB: 'hub'>, location='lmms-lab/textvqa', split='validation')
+    >>> parse_source("miniature:ocr", "evaluation").split
+    'evaluation'
+    """
+
+    kind: SourceKind
+    location: str
+    split: str
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A loaded source; `base_folder` is what relative image paths in it refer to.
+
+    Rows come in Arrow format: images stay the bytes or paths that they are stored as.
+    """
+
+    name: str
+    dataset: Dataset
+    base_folder: Path
+
+
+def default_cache_folder() -> Path:
+    """Where drawn and converted data is kept between runs: `$XDG_CACHE_HOME/tinyr1v_ray`, else under `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyr1v_ray"
+
+
+def parse_source(text: str, purpose: str) -> SourceName:
+    """Understand a source; `purpose` (train, evaluation) is the miniature's default pool. Raises DataError."""
+    if text.startswith("miniature:"):
+        domain, _, pool = text.removeprefix("miniature:").partition(":")
+        return SourceName(SourceKind.MINIATURE, domain, pool or purpose)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        has_parquet = any(path.glob("*.parquet"))
+        return SourceName(SourceKind.PARQUET_FOLDER if has_parquet else SourceKind.IMAGE_FOLDER, str(path), "train")
+    if path.is_file() or path.suffix in _FILE_LOADERS:
+        return SourceName(SourceKind.FILE, str(path), "train")
+    if hub_name := _HUB_NAME.fullmatch(text):
+        return SourceName(SourceKind.HUB, hub_name["name"], hub_name["split"] or "train")
+    raise DataError(
+        f"data source {text!r} is no file or folder; a source is a .parquet or .jsonl file, a folder, a hub name "
+        "owner/name:split or miniature:DOMAIN; correct data.train or data.evaluation"
+    )
+
+
+def load_source(text: str, purpose: str, cache_folder: Path) -> Source:
+    """Load a source; raises DataError when it is missing, empty or malformed."""
+    name = parse_source(text, purpose)
+    if name.kind is SourceKind.MINIATURE:
+        path = _ensure_miniature(name, cache_folder / "miniature")
+        name = SourceName(SourceKind.FILE, str(path), "train")
+    if name.kind is SourceKind.FILE:
+        _check_file(Path(name.location))
+    try:
+        dataset = _load(name, str(cache_folder / "datasets"))
+    except _DATASETS_ERRORS as error:
+        hint = " (no such file or folder here, so taken for a hub name)" if name.kind is SourceKind.HUB else ""
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise DataError(
+            f"data source {text}{hint} cannot be loaded: {reason}; it must be a table; repair or rename it"
+        ) from error
+    if len(dataset) == 0:
+        raise DataError(f"data source {text} holds no items; a source holds at least one; fill or remove it")
+    folder = Path(name.location) if Path(name.location).is_dir() else Path(name.location).parent
+    return Source(text, dataset.with_format("arrow"), folder.absolute())
+
+
+def _ensure_miniature(name: SourceName, cache_folder: Path) -> Path:
+    # Imported on use: drawing needs scikit-learn and the tables, which runs on other data never load.
+    from tinyr1v_ray.miniature.build import ensure_data
+
+    return ensure_data(cache_folder, name.location, name.split)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"data file {path} does not exist; sources are files that exist; correct the path")
+    if path.suffix not in _FILE_LOADERS:
+        raise DataError(f"data file {path} ends in {path.suffix!r}; .parquet and .jsonl are read; convert it")
+    if path.stat().st_size == 0:
+        raise DataError(f"data file {path} is empty; a source holds at least one item; fill or remove it")
+
+
+def _load(name: SourceName, cache_folder: str) -> Dataset:
+    match name.kind:
+        case SourceKind.FILE:
+            loader = _FILE_LOADERS[Path(name.location).suffix]
+            return load_dataset(loader, data_files=name.location, split="train", cache_dir=cache_folder)
+        case SourceKind.PARQUET_FOLDER:
+            files = sorted(str(path) for path in Path(name.location).glob("*.parquet"))
+            return load_dataset("parquet", data_files=files, split="train", cache_dir=cache_folder)
+        case SourceKind.IMAGE_FOLDER:
+            return load_dataset(
+                "imagefolder", data_dir=name.location, split="train", cache_dir=cache_folder, drop_labels=True
+            )
+        case _:
+            return load_dataset(name.location, split=name.split, cache_dir=cache_folder)
