@@ -1,0 +1,71 @@
+"""From a finished step to its row of figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tinyr1v_ray.telemetry.timing import WHOLE_STEP
+from tinyr1v_ray.types import Finish, LearnerUpdate, ScoredGroup, StepMetrics
+
+
+def step_metrics(
+    step: int,
+    update: LearnerUpdate,
+    groups: Sequence[ScoredGroup],
+    advantages_PG: Sequence[Sequence[float]],
+    seconds: Mapping[str, float],
+) -> StepMetrics:
+    """The step's figures beside the learner's own; `seconds` is a lap of the phase clock.
+
+    Means of rewards, their parts, lengths and accuracy are over usable completions (finished, scored, not empty) and
+    NaN when there are none. `truncated_share` is of all completions, `no_signal_share` the share of groups whose
+    advantages are all zero. `staleness_max` is how many versions the weights had moved on, when the step was
+    trained, since the oldest token was sampled: update v trains the weights of version v - 1. `tokens_per_second` are
+    all completion tokens over the wall seconds of the step.
+
+    Raises ValueError when a name of the learner's is also one of these.
+    """
+    finishes = [completion.finish for group in groups for completion in group.group.completions]
+    versions = [completion.first_version for group in groups for completion in group.group.completions]
+    wall_s = seconds.get(WHOLE_STEP, 0.0)
+    num_tokens = sum(int(group.lengths_G.sum()) for group in groups)
+    own = {
+        **_means(groups),
+        "truncated_share": _mean([finish == Finish.LENGTH for finish in finishes]),
+        "no_signal_share": _mean([not np.any(advantages_G) for advantages_G in advantages_PG]),
+        "num_completions": float(len(finishes)),
+        "num_aborted": float(sum(finish == Finish.ABORT for finish in finishes)),
+        "num_unscored": float(sum(not score.is_scored for group in groups for score in group.scores)),
+        "staleness_max": float(update.version - 1 - min(versions)) if versions else math.nan,
+        "tokens_per_second": num_tokens / wall_s if wall_s > 0 else math.nan,
+    }
+    if shared := sorted(own.keys() & update.metrics.keys()):
+        raise ValueError(f"the learner's metrics {shared} have names of the step's own; rename them")
+    return StepMetrics(step, update.version, {**own, **update.metrics}, dict(seconds))
+
+
+def _means(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Means over usable completions; a part of the reward is averaged over the completions that have it."""
+    usable = [
+        (completion, score)
+        for group in groups
+        for completion, score, ok in zip(group.group.completions, group.scores, group.usable_G, strict=True)
+        if ok
+    ]
+    parts = sorted({name for _, score in usable for name in score.parts})
+    return {
+        "reward_mean": _mean([score.total for _, score in usable]),
+        "accuracy": _mean([score.correct for _, score in usable]),
+        "length_mean": _mean([completion.num_tokens for completion, _ in usable]),
+        **{
+            f"reward_part_{name}": _mean([score.parts[name] for _, score in usable if name in score.parts])
+            for name in parts
+        },
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
