@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyr1v_ray.algorithms.advantages import build_advantage, usable_advantages
+from tinyr1v_ray.algorithms.advantages import DynamicSampling, build_accept, build_advantage, usable_advantages
 from tinyr1v_ray.algorithms.baselines import (
     dapo_advantages,
     dr_grpo_advantages,
@@ -15,7 +15,7 @@ from tinyr1v_ray.algorithms.baselines import (
 )
 from tinyr1v_ray.algorithms.lipo import LipoConfig, lipo_advantages
 from tinyr1v_ray.config.algorithm import AlgorithmSettings, DapoConfig
-from tinyr1v_ray.errors import DataError
+from tinyr1v_ray.errors import DataError, RolloutError
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup, Score, ScoredGroup
 
 REWARDS = [1.0, 0.0, 0.4, 0.9]
@@ -106,3 +106,27 @@ def test_unusable_completions_take_no_part():
     nobody = ScoredGroup(RolloutGroup(group.group.prompt, (completion(0),)), (Score(1.0),))
     for name in ("lipo", "grpo", "dr_grpo", "dapo"):
         assert usable_advantages(nobody, build_advantage(AlgorithmSettings(name=name), 96)).tolist() == [0.0]
+
+
+def scored(*rewards_G, failure=""):
+    answer = Completion(np.zeros(2, np.int32), np.zeros(2, np.float32), "", Finish.STOP, 0, 0)
+    scores = [Score(reward, failure=failure if index == 0 else "") for index, reward in enumerate(rewards_G)]
+    return ScoredGroup(RolloutGroup(Prompt("a", "math", "?", "1", (1,)), (answer,) * len(scores)), tuple(scores))
+
+
+def test_dynamic_sampling_turns_away_groups_without_signal_and_counts_by_step():
+    accept = DynamicSampling(num_prompts_per_step=2, max_replaced_share=1.0)
+    flat, mixed = scored(1.0, 1.0), scored(1.0, 0.0)
+    for _ in range(3):  # each step may replace two
+        assert [accept(group) for group in (flat, mixed, flat, mixed)] == [False, True, False, True]
+    assert not accept(scored(0.0, 1.0, 1.0, failure="timed out"))  # the one that differs was not scored
+    assert not accept(flat)
+    with pytest.raises(RolloutError, match="3 groups without signal in one step of 2"):
+        accept(flat)
+
+
+def test_only_dapo_turns_groups_away():
+    flat = scored(1.0, 1.0)
+    assert build_accept(AlgorithmSettings(name="lipo"), 4)(flat)
+    assert build_accept(AlgorithmSettings(name="dapo", dapo=DapoConfig(dynamic_sampling=False)), 4)(flat)
+    assert not build_accept(AlgorithmSettings(name="dapo"), 4)(flat)

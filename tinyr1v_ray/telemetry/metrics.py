@@ -15,7 +15,7 @@ def step_metrics(
     step: int,
     update: LearnerUpdate,
     groups: Sequence[ScoredGroup],
-    advantages_PG: Sequence[Sequence[float]],
+    advantages_PG: Sequence[np.ndarray],
     seconds: Mapping[str, float],
 ) -> StepMetrics:
     """The step's figures beside the learner's own; `seconds` is a lap of the phase clock.

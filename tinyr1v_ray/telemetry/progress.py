@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
@@ -100,9 +101,7 @@ class RunProgress:
         self._num_groups += 1
         self._update_step_bar()
 
-    def log(
-        self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float]]
-    ) -> None:
+    def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
         """Print the step's line and move the bar on."""
         self._last_step = metrics.step
         self._num_groups = max(0, self._num_groups - len(groups))

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tinyr1v_ray.telemetry.records import replace_file, to_json
 from tinyr1v_ray.types import ImageRef, ScoredGroup, StepMetrics
 
@@ -31,9 +33,7 @@ class SampleSink:
         self._folder = folder
         self._num_groups = num_groups
 
-    def log(
-        self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float]]
-    ) -> None:
+    def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
         """Write the step's sample files."""
         pairs = list(zip(groups, advantages_PG, strict=True))[: self._num_groups]
         if not pairs:
@@ -48,7 +48,7 @@ class SampleSink:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _sample(self, group: ScoredGroup, advantages_G: Sequence[float]) -> dict[str, Any]:
+    def _sample(self, group: ScoredGroup, advantages_G: np.ndarray) -> dict[str, Any]:
         prompt = group.group.prompt
         rows = zip(group.group.completions, group.scores, advantages_G, strict=True)
         return {

@@ -5,18 +5,21 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tinyr1v_ray.config.train import TelemetrySettings
 from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.telemetry.metrics import step_metrics
 from tinyr1v_ray.telemetry.records import JsonLines, truncate_after
 from tinyr1v_ray.telemetry.samples import SampleSink, drop_samples_after
-from tinyr1v_ray.types import ScoredGroup, StepMetrics
+from tinyr1v_ray.types import LearnerUpdate, ScoredGroup, StepMetrics
 
 METRICS_FILE = "metrics.jsonl"
 GROUPS_FILE = "groups.jsonl"
@@ -25,32 +28,37 @@ GROUPS_FILE = "groups.jsonl"
 class Sink(Protocol):
     """A metric sink with an end."""
 
-    def log(
-        self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float]]
-    ) -> None:
+    def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
         """Record a finished step."""
 
     def close(self) -> None:
         """Flush and let go of files."""
 
 
-class SinkChain:
-    """Several sinks as one; they are called in order and closed in order."""
+class StepRecorder:
+    """The loop's `MetricSink`: works out a step's figures and hands them to several sinks, in order."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = tuple(sinks)
 
     def log(
-        self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float]]
+        self,
+        step: int,
+        update: LearnerUpdate,
+        groups: Sequence[ScoredGroup],
+        advantages_PG: Sequence[np.ndarray],
+        seconds: Mapping[str, float],
     ) -> None:
         """Record a finished step everywhere."""
+        metrics = step_metrics(step, update, groups, advantages_PG, seconds)
         for sink in self._sinks:
             sink.log(metrics, groups, advantages_PG)
 
     def close(self) -> None:
-        """Close every sink."""
-        for sink in self._sinks:
-            sink.close()
+        """Close every sink in order, the others too when one fails."""
+        with ExitStack() as stack:
+            for sink in reversed(self._sinks):
+                stack.callback(sink.close)
 
 
 class JsonlSink:
@@ -63,9 +71,7 @@ class JsonlSink:
         self._metrics = JsonLines(run_folder / METRICS_FILE)
         self._groups = JsonLines(run_folder / GROUPS_FILE)
 
-    def log(
-        self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float]]
-    ) -> None:
+    def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
         """Append the step's rows and wait for the disk."""
         pairs = zip(groups, advantages_PG, strict=True)
         self._groups.append([group_row(metrics, group, advantages_G) for group, advantages_G in pairs])
@@ -77,7 +83,7 @@ class JsonlSink:
         self._groups.close()
 
 
-def group_row(metrics: StepMetrics, group: ScoredGroup, advantages_G: Sequence[float]) -> dict[str, Any]:
+def group_row(metrics: StepMetrics, group: ScoredGroup, advantages_G: np.ndarray) -> dict[str, Any]:
     """What `groups.jsonl` holds of a group: one entry per completion in each list, in the order of their seeds."""
     prompt, completions, scores = group.group.prompt, group.group.completions, group.scores
     return {
@@ -109,9 +115,7 @@ class TensorBoardSink:
             start = SessionLog(status=SessionLog.SessionStatus.START)
             self._writer.add_event(Event(wall_time=time.time(), step=first_step, session_log=start))
 
-    def log(
-        self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float]]
-    ) -> None:
+    def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
         """Write the step's figures as scalars `train/...` and its seconds as `seconds/...`."""
         named = {f"train/{name}": value for name, value in metrics.values.items()}
         named |= {f"seconds/{name}": value for name, value in metrics.seconds.items()}
@@ -143,9 +147,7 @@ class WandbSink:
             project=project, name=name, id=name, resume="allow", dir=str(run_folder), config=dict(config)
         )
 
-    def log(
-        self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float]]
-    ) -> None:
+    def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
         """Send the step's row."""
         self._run.log(metrics.as_row(), step=metrics.step)
 
@@ -154,10 +156,14 @@ class WandbSink:
         self._run.finish()
 
 
-def open_sinks(
-    run_folder: Path, settings: TelemetrySettings, config: Mapping[str, Any], first_step: int = 1
-) -> SinkChain:
-    """The sinks that the settings ask for; `config` is the resolved configuration as plain values.
+def open_recorder(
+    run_folder: Path,
+    settings: TelemetrySettings,
+    config: Mapping[str, Any],
+    first_step: int = 1,
+    also: Sequence[Sink] = (),
+) -> StepRecorder:
+    """The sinks that the settings ask for, then those in `also`; `config` is the resolved configuration, plain values.
 
     A run that goes on at `first_step` first drops what was recorded from there on, so that each trained group is
     recorded once. Raises ConfigError when wandb is asked for and missing, RunFolderError when a file is damaged.
@@ -169,7 +175,7 @@ def open_sinks(
         sinks.append(SampleSink(run_folder / "samples", settings.num_samples_per_step))
     if settings.tensorboard:
         sinks.append(TensorBoardSink(run_folder / "tensorboard", first_step))
-    return SinkChain([*sinks, *wandb])
+    return StepRecorder([*sinks, *wandb, *also])
 
 
 def rewind(run_folder: Path, last_step: int) -> None:
