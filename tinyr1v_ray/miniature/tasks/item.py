@@ -1,0 +1,56 @@
+"""One item of a task, and the four styles in which the warm-up answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from PIL import Image
+
+
+class Style(StrEnum):
+    """How much is written between <think> and </think>."""
+
+    BARE = "bare"
+    SHORT = "short"
+    LONG = "long"
+    CHECKED = "checked"
+
+
+@dataclass(frozen=True)
+class Thoughts:
+    """The reasoning of an item: `short` is what is needed, `long` says it in sentences, `check` repeats it."""
+
+    short: str
+    long: str
+    check: str
+
+    def in_style(self, style: Style) -> str:
+        """Text between the <think> tags."""
+        return {
+            Style.BARE: "",
+            Style.SHORT: self.short,
+            Style.LONG: self.long,
+            Style.CHECKED: f"{self.long} {self.check}",
+        }[style]
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image, a question about it and the answer.
+
+    `sources` names the digit samples or table rows on the image: pools share none, and no two items of a file have
+    the same sources and question. `difficulty` starts at 1 and counts the digits to read, less one (OCR), the
+    operations (math), or the values that must be looked at (structure).
+    """
+
+    image: Image.Image
+    question: str
+    answer: str
+    difficulty: int
+    sources: tuple[str, ...]
+    thoughts: Thoughts
+
+    def response(self, style: Style) -> str:
+        """The whole answer in one style, without the end token."""
+        return f"<think>{self.thoughts.in_style(style)}</think><answer>{self.answer}</answer>"

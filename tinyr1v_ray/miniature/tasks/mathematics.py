@@ -1,0 +1,142 @@
+"""Math: arithmetic and simple geometry with handwritten operands.
+
+Answers of more than one operation are hard to give at once and easy to give step by step: here reasoning helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from tinyr1v_ray.miniature.digits import CELL_PX, draw_handwritten
+from tinyr1v_ray.miniature.drawing import INK, blank, draw_operator, paste_cell
+from tinyr1v_ray.miniature.pools import Pool
+from tinyr1v_ray.miniature.tasks.item import Item, Thoughts
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What is drawn and asked. `steps` are equations such as "3+8=11"; the last right-hand side is the answer."""
+
+    image: Image.Image
+    question: str
+    operands: tuple[int, ...]
+    steps: tuple[str, ...]
+    sources: tuple[str, ...]
+
+
+class _Writer:
+    """Draws handwritten operands and remembers their samples."""
+
+    def __init__(self, pool: Pool, rng: np.random.Generator) -> None:
+        self.pool = pool
+        self.rng = rng
+        self.sources: list[str] = []
+
+    def write(self, canvas: Image.Image, digit: int, column: float, row: float) -> None:
+        cell, index = draw_handwritten(digit, self.pool, self.rng)
+        paste_cell(canvas, cell, column, row)
+        self.sources.append(f"digit-{index}")
+
+    def formula(self, symbols: list[int | str]) -> Image.Image:
+        """Operands and signs in one row."""
+        canvas = blank(len(symbols), 1)
+        for column, symbol in enumerate(symbols):
+            if isinstance(symbol, str):
+                draw_operator(canvas, symbol, column, 0)
+            else:
+                self.write(canvas, symbol, column, 0)
+        return canvas
+
+
+def _running_sum(operands: list[int]) -> tuple[str, ...]:
+    totals = np.cumsum(operands)
+    return tuple(f"{totals[k]}+{operands[k + 1]}={totals[k + 1]}" for k in range(len(operands) - 1))
+
+
+def _operands(rng: np.random.Generator, count: int, smallest: int = 1) -> list[int]:
+    return [int(value) for value in rng.integers(smallest, 10, size=count)]
+
+
+def _sum(writer: _Writer) -> _Problem:
+    operands = _operands(writer.rng, int(writer.rng.integers(2, 6)))
+    symbols: list[int | str] = [operands[0]]
+    for operand in operands[1:]:
+        symbols += ["+", operand]
+    image = writer.formula(symbols)
+    return _Problem(image, "What is the result?", tuple(operands), _running_sum(operands), tuple(writer.sources))
+
+
+def _product_and_sum(writer: _Writer) -> _Problem:
+    a, b, c = _operands(writer.rng, 3)
+    image = writer.formula([a, "x", b, "+", c])
+    steps = (f"{a}*{b}={a * b}", f"{a * b}+{c}={a * b + c}")
+    return _Problem(image, "What is the result?", (a, b, c), steps, tuple(writer.sources))
+
+
+def _two_products(writer: _Writer) -> _Problem:
+    a, b, c, d = _operands(writer.rng, 4)
+    image = writer.formula([a, "x", b, "+", c, "x", d])
+    steps = (f"{a}*{b}={a * b}", f"{c}*{d}={c * d}", f"{a * b}+{c * d}={a * b + c * d}")
+    return _Problem(image, "What is the result?", (a, b, c, d), steps, tuple(writer.sources))
+
+
+def _rectangle(writer: _Writer) -> _Problem:
+    width, height = _operands(writer.rng, 2, smallest=2)
+    canvas = blank(4, 3)
+    right = CELL_PX * (2.2 + 1.6 * width / 9)
+    bottom = CELL_PX * (1.7 + 1.1 * height / 9)
+    ImageDraw.Draw(canvas).rectangle((CELL_PX + 2, CELL_PX + 2, right, bottom), outline=INK, width=2)
+    writer.write(canvas, width, 2, 0)
+    writer.write(canvas, height, 0, 1)
+    if writer.rng.random() < 0.5:
+        steps: tuple[str, ...] = (f"{width}*{height}={width * height}",)
+        question = "What is the area of the rectangle?"
+    else:
+        half = width + height
+        steps = (f"{width}+{height}={half}", f"2*{half}={2 * half}")
+        question = "What is the perimeter of the rectangle?"
+    return _Problem(canvas, question, (width, height), steps, tuple(writer.sources))
+
+
+def _triangle(writer: _Writer) -> _Problem:
+    sides = _operands(writer.rng, 3, smallest=2)
+    canvas = blank(4, 3)
+    corners = ((CELL_PX * 2, 8), (CELL_PX + 2, CELL_PX * 2 - 2), (CELL_PX * 3 - 2, CELL_PX * 2 - 2))
+    ImageDraw.Draw(canvas).polygon(corners, outline=INK, width=2)
+    for side, (column, row) in zip(sides, ((0, 0), (3, 0), (1.5, 2)), strict=True):
+        writer.write(canvas, side, column, row)
+    question = "What is the perimeter of the triangle?"
+    return _Problem(canvas, question, tuple(sides), _running_sum(sides), tuple(writer.sources))
+
+
+KINDS: tuple[tuple[Callable[[_Writer], _Problem], float], ...] = (
+    (_sum, 0.4),
+    (_product_and_sum, 0.2),
+    (_two_products, 0.1),
+    (_rectangle, 0.2),
+    (_triangle, 0.1),
+)
+"""Kinds of problem and their shares."""
+
+
+def math_item(pool: Pool, rng: np.random.Generator) -> Item:
+    """A problem of one to four operations; difficulty counts them."""
+    kind = KINDS[int(rng.choice(len(KINDS), p=[share for _, share in KINDS]))][0]
+    problem = kind(_Writer(pool, rng))
+    answer = problem.steps[-1].split("=")[1]
+    listed = ",".join(map(str, problem.operands))
+    worked = " ".join(f"{word} {step}." for word, step in zip(_words(len(problem.steps)), problem.steps, strict=True))
+    thoughts = Thoughts(
+        short=",".join(problem.steps),
+        long=f"The numbers are {listed}. {worked}",
+        check=f"Let me check: {problem.steps[-1]}.",
+    )
+    return Item(problem.image, problem.question, answer, len(problem.steps), problem.sources, thoughts)
+
+
+def _words(count: int) -> list[str]:
+    return ["First", *["Then"] * (count - 1)]

@@ -1,0 +1,72 @@
+"""Warm-up: supervised fine-tuning of the random miniature on answers in four styles.
+
+Plain AdamW in float32; cross-entropy on the response tokens alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+from tinyr1v_ray.miniature.batches import IGNORED, training_batches
+
+
+@dataclass(frozen=True)
+class WarmupSettings:
+    """Hyper-parameters of the warm-up; the defaults make the shipped base."""
+
+    num_steps: int = 2400
+    batch_size: int = 48
+    learning_rate: float = 2e-3
+    final_share: float = 0.05
+    num_rising_steps: int = 100
+    weight_decay: float = 0.02
+    gradient_clip: float = 1.0
+    seed: int = 0
+
+
+def learning_rate_share(step: int, settings: WarmupSettings) -> float:
+    """Linear rise, then a cosine down to `final_share` at the last step."""
+    if step < settings.num_rising_steps:
+        return (step + 1) / settings.num_rising_steps
+    done = (step - settings.num_rising_steps) / max(1, settings.num_steps - settings.num_rising_steps)
+    return settings.final_share + (1 - settings.final_share) * (1 + math.cos(math.pi * done)) / 2
+
+
+def response_loss(model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean cross-entropy over the response tokens of the batch."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    hidden = model.model(**inputs).last_hidden_state[:, :-1]
+    targets = batch["labels"][:, 1:]
+    trained = targets != IGNORED
+    return cross_entropy(model.lm_head(hidden[trained]), targets[trained])
+
+
+def warm_up(
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: Qwen2_5_VLProcessor,
+    settings: WarmupSettings,
+    on_step: Callable[[int, float], None],
+) -> None:
+    """Train `model` in place; `on_step(step, loss)` is called after each step, counted from 1."""
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, settings))
+    model.train()
+    batches = training_batches(settings.num_steps, settings.batch_size, settings.seed, processor)
+    for step, batch in enumerate(batches, start=1):
+        loss = response_loss(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        on_step(step, loss.item())
+    model.eval()
