@@ -63,6 +63,11 @@ class PromptTable:
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def max_images(self) -> int:
+        """Largest number of images in a prompt; 0 without any."""
+        return max(len(facts.images) for facts in self._items)
+
     def __getitem__(self, index: int) -> Prompt:
         """The prompt of an item, by its place in the data (skipped ones not counted), as in epoch 0."""
         facts = self._items[index]
