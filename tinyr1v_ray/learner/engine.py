@@ -1,0 +1,100 @@
+"""DeepSpeed around the policy: process group, ZeRO settings, AdamW."""
+
+from __future__ import annotations
+
+import logging
+import os
+from datetime import timedelta
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.accelerator import get_accelerator
+from torch import nn
+
+from tinyr1v_ray.config.train import LearnerSettings, TrainConfig
+from tinyr1v_ray.errors import LearnerError
+
+MAX_BUCKET_ELEMENTS = 200_000_000
+"""Largest communication bucket; DeepSpeed reserves it in full, so small models get one of their own size."""
+
+
+def join_ranks(settings: LearnerSettings, rank: int, world_size: int, master_address: str, master_port: int) -> None:
+    """Start this process's accelerator and its process group: gloo on the CPU, NCCL on GPUs.
+
+    DeepSpeed's shared-memory extension for CPU collectives is switched off: it needs a compiler on the machine
+    and takes most of a minute to build, and gloo is fast enough for the sizes that a CPU trains.
+    """
+    deepspeed.utils.logger.setLevel(logging.WARNING)
+    wanted = "cuda" if settings.num_gpus_per_rank > 0 else "cpu"
+    found = get_accelerator().device_name()
+    if wanted != found:
+        raise LearnerError(
+            f"learner rank {rank} runs on {found} and learner.num_gpus_per_rank is {settings.num_gpus_per_rank:g}; a "
+            f"rank uses what it reserves; change the reservation or set DS_ACCELERATOR={wanted} for the process"
+        )
+    if wanted == "cpu":
+        torch.set_num_threads(settings.num_threads or max(1, int(settings.num_cpus_per_rank)))
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    environment = {"RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    os.environ.update({"MASTER_ADDR": master_address, "MASTER_PORT": str(master_port)})
+    deepspeed.init_distributed(
+        dist_backend="nccl" if wanted == "cuda" else "gloo",
+        auto_mpi_discovery=False,
+        verbose=False,
+        timeout=timedelta(seconds=settings.update_timeout_s),
+    )
+
+
+def deepspeed_settings(config: TrainConfig, num_parameters: int, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration. The caller sets accumulation boundaries and the learning rate."""
+    learner = config.learner
+    bucket = min(max(num_parameters, 1_000_000), MAX_BUCKET_ELEMENTS)
+    settings: dict[str, Any] = {
+        "train_batch_size": world_size,
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": learner.max_grad_norm,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": config.model.dtype == "bfloat16"},
+        "zero_optimization": {
+            "stage": learner.zero_stage,
+            "contiguous_gradients": True,
+            "overlap_comm": learner.num_gpus_per_rank > 0,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
+    }
+    if config.model.dtype == "bfloat16":
+        settings["data_types"] = {"grad_accum_dtype": "fp32"}
+    if learner.zero_stage == 3:
+        settings["zero_optimization"] |= {
+            "stage3_prefetch_bucket_size": min(bucket, 50_000_000),
+            "stage3_max_live_parameters": 1_000_000_000,
+            "stage3_param_persistence_threshold": 100_000,
+        }
+    return settings
+
+
+def build_engine(policy: nn.Module, config: TrainConfig, world_size: int) -> Any:
+    """A DeepSpeed engine with AdamW over the parameters that require gradients.
+
+    All of them get the same weight decay, as the paper's framework does [R]. torch's fused AdamW is used on
+    either device: it needs no compiled extension.
+    """
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    learner = config.learner
+    optimizer = torch.optim.AdamW(
+        trained, lr=learner.learning_rate, betas=learner.adam_betas, weight_decay=learner.weight_decay, fused=True
+    )
+    num_parameters = sum(parameter.numel() for parameter in trained)
+    engine, *_ = deepspeed.initialize(
+        model=policy,
+        optimizer=optimizer,
+        model_parameters=trained,
+        config=deepspeed_settings(config, num_parameters, world_size),
+        dist_init_required=False,
+    )
+    return engine

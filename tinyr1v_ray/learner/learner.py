@@ -1,0 +1,216 @@
+"""One rank of the DeepSpeed learner. All ranks call all methods, in the same order."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinyr1v_ray.algorithms.policy_loss import policy_loss
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.data.processor import load_processor
+from tinyr1v_ray.errors import CheckpointError, LearnerError
+from tinyr1v_ray.learner.base_model import load_base_model
+from tinyr1v_ray.learner.engine import build_engine, join_ranks
+from tinyr1v_ray.learner.export import write_export
+from tinyr1v_ray.learner.full_weights import FullWeights
+from tinyr1v_ray.learner.micro_batch import Layout, build_micro_batch
+from tinyr1v_ray.learner.micro_steps import MicroStep, MicroStepBuilder
+from tinyr1v_ray.learner.pixels import PixelCache
+from tinyr1v_ray.learner.policy import PolicyModel, make_inputs
+from tinyr1v_ray.learner.schedule import learning_rate
+from tinyr1v_ray.learner.step_metrics import StepSums
+from tinyr1v_ray.learner.weight_files import write_safetensors
+from tinyr1v_ray.types import Completion, Finish, LearnerUpdate, Minibatch, Prompt, TrainBatch, TrainGroup, TrainRow
+
+
+STATE_TAG = "deepspeed"
+
+
+class DeepSpeedLearner:
+    """Owns the trained weights of one data-parallel rank.
+
+    Masters are float32; arithmetic is as `model.dtype` says. It draws no random numbers: dropout is off and the order
+    of work follows from the batch alone, so a restored learner goes on bit for bit on the same number of ranks.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model_folder: Path,
+        rank: int,
+        world_size: int,
+        master_address: str,
+        master_port: int,
+    ) -> None:
+        self._config, self._model_folder = config, Path(model_folder)
+        self._rank, self._world_size = rank, world_size
+        join_ranks(config.learner, rank, world_size, master_address, master_port)
+        self._device = torch.device("cuda" if config.learner.num_gpus_per_rank > 0 else "cpu")
+        self._dtype = torch.bfloat16 if config.model.dtype == "bfloat16" else torch.float32
+        processor = load_processor(self._model_folder, config.model)
+        model = load_base_model(self._model_folder)
+        self._layout = Layout(
+            image_token_id=processor.image_token_id,
+            pad_token_id=processor.pad_token_id,
+            merge_size=model.config.vision_config.spatial_merge_size,
+            hidden_size=model.config.text_config.hidden_size,
+            max_length=config.model.max_length,
+        )
+        self._pixels = PixelCache(processor)
+        self._builder = MicroStepBuilder(config, self._layout, self._pixels, self._device)
+        policy = PolicyModel(model, config.rollout.temperature, config.learner.logprob_chunk_tokens)
+        self._reference = self._frozen_copy(policy) if config.algorithm.kl_coefficient > 0 else None
+        if not config.model.train_vision:
+            model.model.visual.requires_grad_(False)
+        if config.learner.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": True})
+        self._weights = FullWeights(model, config.learner.zero_stage, self._dtype)
+        self._engine = build_engine(policy.train(), config, world_size)
+        self._num_optimizer_steps = 0
+
+    def _frozen_copy(self, policy: PolicyModel) -> PolicyModel:
+        """The reference: a whole copy on every rank, in the arithmetic's type."""
+        return copy.deepcopy(policy).to(self._device, self._dtype).requires_grad_(False).eval()
+
+    def update(self, batch: TrainBatch) -> LearnerUpdate:
+        """Train on a batch, one optimizer step a minibatch; the new version is the batch's step.
+
+        A minibatch without rows computes nothing and moves nothing: neither weights nor Adam's moments change, while
+        the learning-rate schedule goes on. All ranks see the same batch and so decide alike.
+        Raises LearnerError when a loss or gradient is not finite, or image tokens do not match.
+        """
+        builder, ranks = self._builder, (self._rank, self._world_size)
+        prepared = [builder.build(minibatch, *ranks) for minibatch in batch.minibatches]
+        if self._reference is not None:
+            prepared = [[self._with_reference(step) for step in steps] for steps in prepared]
+        if len(prepared) > 1:
+            prepared = [[self._with_proximal(step) for step in steps] for steps in prepared]
+        sums = StepSums()
+        for steps, minibatch in zip(prepared, batch.minibatches, strict=True):
+            rate = self._set_learning_rate()
+            self._num_optimizer_steps += 1
+            sums.add_minibatch(rate, self._train(steps, sums) if steps else None, _num_skipped(minibatch))
+        metrics = sums.reduce(self._device)
+        if not all(np.isfinite(value) for value in metrics.values()):
+            broken = ", ".join(f"{name} {value}" for name, value in metrics.items() if not np.isfinite(value))
+            raise LearnerError(
+                f"step {batch.step} gave {broken}; loss and gradient are finite in a sound run; lower "
+                "learner.learning_rate and resume from the last checkpoint"
+            )
+        return LearnerUpdate(batch.step, metrics)
+
+    def _with_reference(self, step: MicroStep) -> MicroStep:
+        assert self._reference is not None
+        with torch.no_grad():
+            return step.with_reference(self._reference(step.inputs))
+
+    def _with_proximal(self, step: MicroStep) -> MicroStep:
+        with torch.no_grad():
+            return step.with_proximal(self._engine.module(step.inputs))
+
+    def _set_learning_rate(self) -> float:
+        settings, num_steps = self._config.learner, self._config.run.num_steps
+        rate = learning_rate(self._num_optimizer_steps, num_steps * settings.num_minibatches, settings)
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _train(self, steps: list[MicroStep], sums: StepSums) -> float:
+        """Forward, backward and one optimizer step; the gradient's norm before clipping.
+
+        DeepSpeed averages gradients over ranks; the loss is a sum over them, hence the factor.
+        """
+        for index, step in enumerate(steps):
+            self._engine.set_gradient_accumulation_boundary(index == len(steps) - 1)
+            loss, parts = policy_loss(self._engine(step.inputs), step.tokens, self._config.algorithm)
+            self._engine.backward(loss * self._world_size)
+            sums.add_micro_step(loss, parts)
+        grad_norm = self._unsharded_grad_norm() if self._config.learner.zero_stage == 0 else None
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm()) if grad_norm is None else grad_norm
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Whole float32 tensors under their published names; each is valid until the next one is asked for.
+
+        All ranks must iterate to the end.
+        """
+        return iter(self._weights)
+
+    def write_weights(self, path: Path, version: int) -> None:
+        """Rank 0 writes the weights as safetensors, whole at once, with the version in the metadata."""
+        self._write_weights(path, {"format": "pt", "version": str(version)})
+
+    def _write_weights(self, path: Path, metadata: dict[str, str]) -> None:
+        if self._rank == 0:
+            write_safetensors(path, self._weights.shapes, self._weights, metadata)
+            return
+        for _ in self._weights:
+            pass
+
+    def token_logprobs(self, prompt: Prompt, token_ids_T: np.ndarray) -> np.ndarray:
+        """Log-probs of these completion tokens under the current weights at the run's temperature, float32 [T]."""
+        ids_T = np.asarray(token_ids_T, np.int32)
+        completion = Completion(ids_T, np.zeros(len(ids_T), np.float32), "", Finish.STOP, 0, 0)
+        group = TrainGroup(prompt, (TrainRow(completion, 0.0),))
+        batch = build_micro_batch([group], self._pixels.grids(prompt.images), self._layout)
+        with torch.no_grad():
+            logprobs_T = self._engine.module(make_inputs(batch, self._pixels).to(self._device))
+        return logprobs_T.float().cpu().numpy()
+
+    def save(self, folder: Path) -> None:
+        """Write DeepSpeed's state (weights, masters, moments) and the schedule's position into `folder`.
+
+        The folder is seen by all ranks.
+        """
+        self._engine.save_checkpoint(
+            str(folder),
+            tag=STATE_TAG,
+            save_latest=False,
+            client_state={"num_optimizer_steps": self._num_optimizer_steps},
+        )
+
+    def restore(self, folder: Path) -> None:
+        """Continue from a folder that `save` wrote with the same number of ranks and ZeRO stage.
+
+        DeepSpeed's state is a pickle: restore only what this user wrote and whose hashes were verified.
+        Raises CheckpointError when it does not fit.
+        """
+        try:
+            path, state = self._engine.load_checkpoint(str(folder), tag=STATE_TAG, load_lr_scheduler_states=False)
+        except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(
+                f"learner state in {folder} cannot be restored: {reason}; it fits the model, the number of ranks and the "
+                "ZeRO stage that wrote it; restore those settings"
+            ) from error
+        if path is None:
+            raise CheckpointError(f"{folder} holds no learner state; a checkpoint has one; name another one")
+        self._num_optimizer_steps = int(state["num_optimizer_steps"])
+
+    def export(self, folder: Path) -> None:
+        """Write a Hugging Face folder in float32, with the base's tokenizer, processor and template."""
+        if self._rank == 0:
+            write_export(Path(folder), self._model_folder, lambda path: self._write_weights(path, {"format": "pt"}))
+        else:
+            self._write_weights(Path(folder), {})
+
+    def close(self) -> None:
+        """Leave the process group; nothing can be called afterwards."""
+        torch.distributed.destroy_process_group()
+
+    def _unsharded_grad_norm(self) -> float | None:
+        """Norm of the averaged gradients where DeepSpeed does not report it (plain data parallelism in float32)."""
+        if self._dtype != torch.float32:
+            return None
+        gradients = [parameter.grad for parameter in self._engine.module.parameters() if parameter.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
+
+
+def _num_skipped(minibatch: Minibatch) -> int:
+    """Usable rows that were left out because they have no effect."""
+    return minibatch.num_loss_rows - sum(len(group.rows) for group in minibatch.groups)

@@ -1,0 +1,328 @@
+"""A micro-batch as arrays: prompts written once for several completions, rows packed to one width.
+
+The completions of a group share their prompt. A *segment* holds the prompt once and k of its completions behind it;
+each completion sees the prompt and itself, and its positions go on from the prompt's, so its log-probs are those of a
+row of its own. Several segments are packed into a row. The last token of a completion predicts nothing and is not an
+input; prompt tokens but the last predict nothing and get no logits.
+
+Shape suffixes here: R packed rows, L their width, T completion tokens of the whole micro-batch in order, N image tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyr1v_ray.errors import LearnerError
+from tinyr1v_ray.types import ImageRef, Prompt, TrainGroup, TrainRow
+
+Grid = tuple[int, int, int]
+"""Patches of an image in time, height and width."""
+
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the model and the run say about rows.
+
+    `hidden_size` sets the price of a token against that of an attention pair (see `choose_segment_size`);
+    no packed row of several completions is wider than `max_length`.
+    """
+
+    image_token_id: int
+    pad_token_id: int
+    merge_size: int
+    hidden_size: int
+    max_length: int
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Arrays of one forward pass.
+
+    `segment_RL` numbers the segments of a row from 0 (padding -1); `branch_RL` is 0 on prompt tokens and 1..k on
+    completions. Without any need for a mask (`is_plain`: one completion a row, padded on the right) causal attention
+    is enough. `source_T` are flat indices into [R * L] of the position that predicts each target. `image_slot_N` are
+    flat indices of image tokens, `feature_N` which row of the encoded images belongs there.
+    """
+
+    token_ids_RL: np.ndarray
+    position_ids_3RL: np.ndarray
+    segment_RL: np.ndarray
+    branch_RL: np.ndarray
+    is_plain: bool
+    source_T: np.ndarray
+    targets_T: np.ndarray
+    image_slot_N: np.ndarray
+    feature_N: np.ndarray
+    images: tuple[ImageRef, ...]
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A prompt as the language model sees it: ids [L], positions [3, L], places and feature rows of image tokens."""
+
+    token_ids_L: np.ndarray
+    position_ids_3L: np.ndarray
+    image_slot_N: np.ndarray
+    feature_N: np.ndarray
+
+    @property
+    def next_position(self) -> int:
+        """Position of the first completion token."""
+        return int(self.position_ids_3L.max()) + 1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A prompt and some of its completions; `first_target` is where its targets start in [T]."""
+
+    prompt: EncodedPrompt
+    rows: tuple[TrainRow, ...]
+    first_target: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Input tokens: the last one of each completion is left out."""
+        return len(self.prompt.token_ids_L) + sum(row.completion.num_tokens - 1 for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Segment number `order` of row `row`, from column `start` on."""
+
+    segment: Segment
+    row: int
+    start: int
+    order: int
+
+
+def encode_prompt(
+    prompt: Prompt, grids: Sequence[Grid], first_features: Sequence[int], layout: Layout
+) -> EncodedPrompt:
+    """Expand image placeholders and lay out the positions of multimodal rotary embeddings.
+
+    Text tokens advance all three axes by one; an image of h x w merged patches occupies one time step, h rows and w
+    columns, and the text goes on max(h, w) later (M-RoPE, Qwen2-VL, arXiv 2409.12191). `first_features` are the rows
+    of the encoded images where each image of the prompt starts. Raises LearnerError when placeholders, images and
+    token counts do not match.
+    """
+    num_placeholders = prompt.token_ids.count(layout.image_token_id)
+    if num_placeholders != len(prompt.images):
+        raise LearnerError(
+            f"prompt {prompt.prompt_id} has {num_placeholders} image placeholders for {len(prompt.images)} images; "
+            "each image has one; prepare the data with the model's own chat template"
+        )
+    ids, positions, slots, features = [], [], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    length, position = 0, 0
+    for piece in _pieces(prompt.token_ids, layout.image_token_id):
+        if isinstance(piece, int):
+            grid_3N = _image_positions(prompt, piece, grids[piece], layout.merge_size)
+            num_tokens = grid_3N.shape[1]
+            ids.append(np.full(num_tokens, layout.image_token_id, np.int64))
+            positions.append(grid_3N + position)
+            slots.append(np.arange(length, length + num_tokens))
+            features.append(np.arange(num_tokens) + first_features[piece])
+            position += max(grids[piece][1:]) // layout.merge_size
+        else:
+            num_tokens = len(piece)
+            ids.append(np.array(piece, np.int64))
+            positions.append(np.broadcast_to(np.arange(position, position + num_tokens), (3, num_tokens)))
+            position += num_tokens
+        length += num_tokens
+    return EncodedPrompt(
+        np.concatenate(ids), np.concatenate(positions, axis=1), np.concatenate(slots), np.concatenate(features)
+    )
+
+
+def _pieces(token_ids: Sequence[int], image_token_id: int) -> list[int | Sequence[int]]:
+    """Runs of text ids, and image numbers between them."""
+    pieces: list[int | Sequence[int]] = []
+    start, num_images = 0, 0
+    for index in [i for i, token_id in enumerate(token_ids) if token_id == image_token_id]:
+        if index > start:
+            pieces.append(token_ids[start:index])
+        pieces.append(num_images)
+        start, num_images = index + 1, num_images + 1
+    if start < len(token_ids):
+        pieces.append(token_ids[start:])
+    return pieces
+
+
+def _image_positions(prompt: Prompt, index: int, grid: Grid, merge_size: int) -> np.ndarray:
+    """int64 [3, N] relative to the image's start: 0, row and column of each merged patch."""
+    num_frames, height, width = grid[0], grid[1] // merge_size, grid[2] // merge_size
+    expected = prompt.images[index].num_tokens
+    if num_frames * height * width != expected:
+        raise LearnerError(
+            f"image {index} of prompt {prompt.prompt_id} gives {num_frames * height * width} tokens in the learner and "
+            f"{expected} in its reference; engine and learner must see the same pixels; use the same model.min_pixels "
+            "and model.max_pixels everywhere"
+        )
+    return np.indices((num_frames, height, width)).reshape(3, -1)
+
+
+def choose_segment_size(groups: Sequence[tuple[int, Sequence[int]]], layout: Layout) -> int:
+    """How many completions share a copy of their prompt: 0 for rows of their own without a mask.
+
+    `groups` are prompt lengths with the input lengths of their completions. Cost of a row of L tokens, in units of
+    4 * hidden flops a layer: 6 * hidden * L for the linear layers (about 12 hidden^2 weights a layer), and L^2 for
+    attention under a mask or L^2 / 2 without one. The cheapest power of two wins, among those whose rows fit
+    `max_length`.
+    """
+    largest = max(len(lengths) for _, lengths in groups)
+    widest = max(prompt + max(lengths) for prompt, lengths in groups)
+    num_rows = sum(len(lengths) for _, lengths in groups)
+    best_size, best_cost = 0, num_rows * (6.0 * layout.hidden_size * widest + 0.5 * widest * widest)
+    size = 1
+    while True:
+        widths = [
+            prompt + sum(lengths[start : start + size])
+            for prompt, lengths in groups
+            for start in range(0, len(lengths), size)
+        ]
+        width = max(widths)
+        cost = sum(widths) * (6.0 * layout.hidden_size + width)
+        if (width <= layout.max_length or size == 1) and cost < best_cost:
+            best_size, best_cost = size, cost
+        if size >= largest:
+            return best_size
+        size *= 2
+
+
+def pack(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """First fit, longest first: rows of indices whose lengths add up to at most `width`."""
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        slot = next((number for number, free in enumerate(room) if free >= lengths[index]), len(rows))
+        if slot == len(rows):
+            rows.append([])
+            room.append(width)
+        rows[slot].append(index)
+        room[slot] -= lengths[index]
+    return rows
+
+
+def build_micro_batch(groups: Sequence[TrainGroup], grids: Mapping[str, Grid], layout: Layout) -> MicroBatch:
+    """Arrays of these groups (at least one); `grids` gives the patch grid of each image by its hash.
+
+    Targets stand in the order of groups, rows and tokens. Images with the same hash are encoded once.
+    """
+    images, first_feature = _unique_images(groups, grids, layout.merge_size)
+    prompts = [
+        encode_prompt(
+            group.prompt,
+            [grids[image.sha256] for image in group.prompt.images],
+            [first_feature[image.sha256] for image in group.prompt.images],
+            layout,
+        )
+        for group in groups
+    ]
+    shapes = [
+        (len(prompt.token_ids_L), [row.completion.num_tokens - 1 for row in group.rows])
+        for prompt, group in zip(prompts, groups, strict=True)
+    ]
+    size = choose_segment_size(shapes, layout)
+    segments = _segments(prompts, groups, max(size, 1))
+    return _fill(_place(segments, is_plain=size == 0), images, layout, is_plain=size == 0)
+
+
+def _unique_images(
+    groups: Sequence[TrainGroup], grids: Mapping[str, Grid], merge_size: int
+) -> tuple[tuple[ImageRef, ...], dict[str, int]]:
+    """Each image once, and the row of the encoded images where it starts, by hash."""
+    images = {image.sha256: image for group in groups for image in group.prompt.images}
+    first_feature, num_features = {}, 0
+    for sha256 in images:
+        first_feature[sha256] = num_features
+        num_features += int(np.prod(grids[sha256])) // merge_size**2
+    return tuple(images.values()), first_feature
+
+
+def _segments(prompts: Sequence[EncodedPrompt], groups: Sequence[TrainGroup], size: int) -> list[Segment]:
+    segments, first_target = [], 0
+    for prompt, group in zip(prompts, groups, strict=True):
+        for start in range(0, len(group.rows), size):
+            rows = group.rows[start : start + size]
+            segments.append(Segment(prompt, rows, first_target))
+            first_target += sum(row.completion.num_tokens for row in rows)
+    return segments
+
+
+def _place(segments: Sequence[Segment], is_plain: bool) -> list[Placement]:
+    """Where each segment goes: a row of its own, or packed with others into rows as wide as the longest."""
+    lengths = [segment.num_tokens for segment in segments]
+    rows = [[index] for index in range(len(segments))] if is_plain else pack(lengths, max(lengths))
+    placements = []
+    for number, indices in enumerate(rows):
+        start = 0
+        for order, index in enumerate(indices):
+            placements.append(Placement(segments[index], number, start, order))
+            start += lengths[index]
+    return placements
+
+
+def _fill(placements: Sequence[Placement], images: tuple[ImageRef, ...], layout: Layout, is_plain: bool) -> MicroBatch:
+    num_rows = 1 + max(place.row for place in placements)
+    width = max(place.start + place.segment.num_tokens for place in placements)
+    num_targets = sum(row.completion.num_tokens for place in placements for row in place.segment.rows)
+    batch = MicroBatch(
+        token_ids_RL=np.full((num_rows, width), layout.pad_token_id, np.int64),
+        position_ids_3RL=np.zeros((3, num_rows, width), np.int64),
+        segment_RL=np.full((num_rows, width), PADDING, np.int64),
+        branch_RL=np.zeros((num_rows, width), np.int64),
+        is_plain=is_plain,
+        source_T=np.zeros(num_targets, np.int64),
+        targets_T=np.zeros(num_targets, np.int64),
+        image_slot_N=np.concatenate(
+            [place.segment.prompt.image_slot_N + place.row * width + place.start for place in placements]
+        ),
+        feature_N=np.concatenate([place.segment.prompt.feature_N for place in placements]),
+        images=images,
+    )
+    for place in placements:
+        _write_segment(batch, place)
+    return batch
+
+
+def _write_segment(batch: MicroBatch, place: Placement) -> None:
+    """Write a segment's tokens, positions, marks and targets."""
+    segment, row, start = place.segment, place.row, place.start
+    prompt_end = start + len(segment.prompt.token_ids_L)
+    base = row * batch.token_ids_RL.shape[1]
+    batch.token_ids_RL[row, start:prompt_end] = segment.prompt.token_ids_L
+    batch.position_ids_3RL[:, row, start:prompt_end] = segment.prompt.position_ids_3L
+    batch.segment_RL[row, start : start + segment.num_tokens] = place.order
+    column, target = prompt_end, segment.first_target
+    for branch, train_row in enumerate(segment.rows, start=1):
+        ids_T = train_row.completion.token_ids_T
+        num_tokens = len(ids_T)
+        end = column + num_tokens - 1
+        batch.token_ids_RL[row, column:end] = ids_T[:-1]
+        batch.position_ids_3RL[:, row, column:end] = np.arange(num_tokens - 1) + segment.prompt.next_position
+        batch.branch_RL[row, column:end] = branch
+        batch.targets_T[target : target + num_tokens] = ids_T
+        batch.source_T[target] = base + prompt_end - 1
+        batch.source_T[target + 1 : target + num_tokens] = np.arange(column, end) + base
+        column, target = end, target + num_tokens
+
+
+def idle_micro_batch(layout: Layout) -> MicroBatch:
+    """The smallest forward pass, one token that predicts one: for ranks that have no rows while others do."""
+    zeros = np.zeros((1, 1), np.int64)
+    return MicroBatch(
+        token_ids_RL=np.full((1, 1), layout.pad_token_id, np.int64),
+        position_ids_3RL=np.zeros((3, 1, 1), np.int64),
+        segment_RL=zeros,
+        branch_RL=zeros,
+        is_plain=True,
+        source_T=zeros[0],
+        targets_T=zeros[0],
+        image_slot_N=np.empty(0, np.int64),
+        feature_N=np.empty(0, np.int64),
+        images=(),
+    )

@@ -1,0 +1,75 @@
+"""Weights as files: published names, and safetensors written one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tinyr1v_ray.errors import CheckpointError
+
+_PUBLISHED_PREFIXES = (("model.visual.", "visual."), ("model.language_model.", "model."))
+"""Module paths of the model class, and the names that Qwen2.5-VL's files have on the hub."""
+
+
+def published_name(name: str) -> str:
+    """Name under which `save_pretrained` writes the parameter `name` of a Qwen2_5_VLForConditionalGeneration.
+
+    >>> published_name("model.language_model.layers.0.mlp.up_proj.weight")
+    'model.layers.0.mlp.up_proj.weight'
+    >>> published_name("lm_head.weight")
+    'lm_head.weight'
+    """
+    for prefix, published in _PUBLISHED_PREFIXES:
+        if name.startswith(prefix):
+            return published + name.removeprefix(prefix)
+    return name
+
+
+def published_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter once (a tied head under its embedding's name), in the module's order."""
+    for name, parameter in model.named_parameters():
+        yield published_name(name), parameter
+
+
+def write_safetensors(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Iterable[tuple[str, Tensor]],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write float32 tensors as one safetensors file, which appears under its name only when it is whole.
+
+    The format is an 8-byte little-endian header length, a JSON header with offsets, and the raw values. Since all are
+    float32 and their shapes are known, the header goes first and each tensor is written as it comes: no second copy
+    of the model is made. `tensors` come in the order of `shapes`. Raises CheckpointError when it cannot be written.
+    """
+    entries: dict[str, object] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name, shape in shapes.items():
+        end = offset + 4 * int(torch.Size(shape).numel())
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            for (name, tensor), expected in zip(tensors, shapes, strict=True):
+                if name != expected or tuple(tensor.shape) != shapes[name]:
+                    raise ValueError(f"tensor {name} {tuple(tensor.shape)} where {expected} {shapes[expected]} is due")
+                values = tensor.detach().to("cpu", torch.float32).contiguous()
+                file.write(values.reshape(-1).view(torch.uint8).numpy().data)
+        partial.replace(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"weights cannot be written to {path}: {error.strerror}; {offset} bytes are needed; free the disk"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
