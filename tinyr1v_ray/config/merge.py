@@ -1,0 +1,162 @@
+"""Settings of a merge: the AMM paper's switches, one recipe per output, and the job that carries them out."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from tinyr1v_ray.config.base import Settings
+
+Method = Literal["amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c"]
+FloatName = Literal["float32", "float64"]
+
+
+class AmmConfig(Settings):
+    """Adaptive Model Merging (arXiv 2510.08987). [C] is certain from the paper, [R] is this project's reading."""
+
+    importance: Literal["norm", "squared_norm", "uniform"] = "norm"
+    """alpha_i, inherent importance: proportional to ||tau_i|| [C in words], its square, or 1."""
+    compatibility: Literal["softmax", "shifted_cosine", "none"] = "softmax"
+    """beta_i(t), detached, from cos(m_t, tau_i) at every step [C in words; the forms are R]."""
+    temperature: float = Field(default=1.0, gt=0)
+    """T of the softmax."""
+    projection: Literal["per_expert", "span", "none"] = "per_expert"
+    """Gradient-projection penalty R [C in words; the forms are R]."""
+    projection_weight: float = Field(default=0.1, ge=0)
+    """lambda relative to L_0 / R_0 of step 0 [R]."""
+    learning_rate: float = Field(default=0.01, gt=0)
+    """Adam's step; see `learning_rate_mode`."""
+    learning_rate_mode: Literal["relative", "absolute"] = "relative"
+    """`relative` multiplies by the root mean square of the task vectors [R]; `absolute` is WUDI's."""
+    steps: int = Field(default=300, ge=1)
+    initial: Literal["sum", "mean"] = "sum"
+    """m_0."""
+    dtype: FloatName = "float32"
+    """Arithmetic; float64 is for tests. A torch.dtype is accepted too."""
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _name_of_torch_dtype(cls, value: object) -> object:
+        return str(value).removeprefix("torch.")
+
+
+WUDI = AmmConfig(
+    importance="uniform", compatibility="none", projection="none", learning_rate=1e-5, learning_rate_mode="absolute"
+)
+"""WUDI (arXiv 2503.08099) as a special case."""
+
+
+class RecipeConfig(Settings):
+    """One way to merge, and so one output folder."""
+
+    method: Method = "amm"
+    amm: AmmConfig | None = None
+    """Settings of `amm` and `wudi`; not set: the method's own defaults."""
+    solver: Literal["adam", "spectral"] = "adam"
+    """`adam` is the paper's; `spectral` is the closed form of gradient flow with the weights of step 0."""
+    flow_time: float = Field(default=10.0, gt=0)
+    """Of `spectral`: how far the flow runs, in units of the time constant at C's mean non-zero eigenvalue."""
+    form: Literal["auto", "gram", "thin"] = "auto"
+    """How gradients are computed; `auto` takes the cheaper one per tensor. Both give the same answer."""
+    scale: float | None = Field(default=None, gt=0)
+    """Factor on the merged task vector; not set: 0.3 for task_arithmetic and dare, 1 for the others."""
+    density: float = Field(default=0.2, gt=0, le=1)
+    """TIES: share of entries kept, by magnitude."""
+    drop: float = Field(default=0.2, ge=0, lt=1)
+    """DARE: share of entries dropped; the rest is rescaled."""
+    seed: int = Field(default=0, ge=0)
+    """DARE's masks and stochastic rounding."""
+    vision: Literal["optimise", "average", "base"] = "optimise"
+    """Linears of the vision tower and its merger: by the method, averaged, or left as in the base."""
+    others: Literal["average", "base", "sum"] | None = None
+    """Embeddings, head, norms, biases, convolutions. Not set: `average` for amm, wudi and iso_c, the method itself for
+    the methods that work entry by entry."""
+    output_dtype: Literal["float32", "bfloat16"] = "float32"
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    """Into bfloat16."""
+
+    @model_validator(mode="after")
+    def _switches_that_would_be_ignored(self) -> Self:
+        if self.amm is not None and self.method not in ("amm", "wudi"):
+            raise ValueError(f"amm.* is set for method {self.method}; only amm and wudi use it; remove it")
+        if self.solver == "spectral" and self.method not in ("amm", "wudi"):
+            raise ValueError(f"solver is set for method {self.method}; only amm and wudi have one; remove it")
+        if self.solver == "spectral" and self.objective.projection != "none":
+            raise ValueError(
+                f"solver is spectral with amm.projection {self.objective.projection}; the closed form has no penalty "
+                "(which moves the path, not the minimiser); set amm.projection=none"
+            )
+        if self.rounding == "stochastic" and self.output_dtype == "float32":
+            raise ValueError("rounding is stochastic with output_dtype float32; only bfloat16 rounds; change one")
+        return self
+
+    @property
+    def objective(self) -> AmmConfig:
+        """The settings that `amm` or `wudi` runs with; what `amm.*` leaves open takes the method's own default."""
+        defaults = WUDI if self.method == "wudi" else AmmConfig()
+        if self.amm is None:
+            return defaults
+        return defaults.model_copy(update={name: getattr(self.amm, name) for name in self.amm.model_fields_set})
+
+    @property
+    def factor(self) -> float:
+        """`scale`, or the method's own."""
+        return self.scale if self.scale is not None else {"task_arithmetic": 0.3, "dare": 0.3}.get(self.method, 1.0)
+
+
+class JobConfig(Settings):
+    """Where and how wide the merge runs. None of it, `device` and `threads_per_task` apart, changes a byte."""
+
+    num_workers: int | None = Field(default=None, ge=0)
+    """Ray workers; 0 merges in this process; not set: this process where that takes under a minute, else one per core."""
+    threads_per_task: int = Field(default=1, ge=1)
+    """Fixes the order of sums in a tensor's arithmetic, hence the output's bytes."""
+    memory_gib: float | None = Field(default=None, gt=0)
+    """For all tasks that run at once on a node; not set: 80 % of what is available."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    ray_address: str | None = None
+    """An existing cluster; not set: a local one for this merge. All nodes must see the folders under the same paths."""
+    max_attempts: int = Field(default=3, ge=1)
+    """How often one tensor is tried when its worker dies."""
+    task_timeout_s: float = Field(default=7200.0, gt=0)
+    """Deadline of one tensor task."""
+
+
+class MergeConfig(Settings):
+    """`tinyr1v merge`: experts of one base become one model, without data."""
+
+    base: str
+    """Folder of the model that every expert started from, or `miniature`."""
+    experts: tuple[str, ...]
+    """Folders: full checkpoints or PEFT LoRA adapters."""
+    output: str
+    """Folder to be created."""
+    recipe: RecipeConfig = RecipeConfig()
+    recipes: dict[str, RecipeConfig] = {}
+    """Several at once: name -> recipe, each written to output/name; every tensor is read once."""
+    donor: str = "base"
+    """Whose config, processor, tokenizer and chat template the output gets: `base`, or the number of an expert (0, 1, ...)."""
+    shard_mib: int = Field(default=4096, ge=1)
+    """Upper size of an output shard."""
+    resume: bool = True
+    """Continue an interrupted merge of the same plan; False starts again from nothing."""
+    max_norm_ratio: float = Field(default=0.5, gt=0)
+    """An expert whose median ||tau||/||W_0|| is above this is taken for one of another base."""
+    min_cosine: float = Field(default=0.8, ge=-1, le=1)
+    """Likewise below this median cosine of W_i and W_0."""
+    job: JobConfig = JobConfig()
+
+    @model_validator(mode="after")
+    def _one_place_for_recipes(self) -> Self:
+        if self.recipes and self.recipe != RecipeConfig():
+            raise ValueError("both recipe and recipes are set; recipe is for one output; use recipes alone")
+        for name in self.recipes:
+            if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
+                raise ValueError(f"recipes has the name {name!r}; it becomes a folder; use letters, digits, - and _")
+        return self
+
+    @property
+    def named_recipes(self) -> dict[str, RecipeConfig]:
+        """Name (empty for the single recipe, whose output is the folder itself) -> recipe."""
+        return dict(self.recipes) or {"": self.recipe}
