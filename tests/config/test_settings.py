@@ -1,0 +1,169 @@
+"""What a user types wrong is said in one line; what is right survives a round trip; the schema stays within budget."""
+
+from pathlib import Path
+
+import pytest
+
+from tinyr1v_ray.config.base import Settings, known_keys, load_settings, parse_settings, read_yaml, write_settings
+from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+MINIMAL = {"run": {"name": "a"}, "data": {"train": ["miniature:ocr"]}}
+
+
+def train(*overrides):
+    return parse_settings(TrainConfig, MINIMAL, overrides)
+
+
+def leaves(schema):
+    keys = list(known_keys(schema))
+    return [key for key in keys if not any(other.startswith(key + ".") for other in keys)]
+
+
+def test_every_shipped_config_parses():
+    for path in sorted(CONFIGS.rglob("*.yaml")):
+        schema = TrainConfig if "run" in read_yaml(path) else MergeConfig
+        assert load_settings(schema, path), path
+
+
+def test_overrides_are_applied_in_order_and_typed():
+    config = train("algorithm.lipo.boost=0.5", "algorithm.lipo.boost=1e-1", "data.train=[a,b]", "run.num_steps=7")
+    assert (config.algorithm.lipo.boost, config.data.train, config.run.num_steps) == (0.1, ("a", "b"), 7)
+    assert train().algorithm.lipo.boost == 0.2
+    assert train("data.system_prompt=a=b").data.system_prompt == "a=b"
+    assert train("reward.format_weights.ocr=0.3").reward.format_weights == {"ocr": 0.3}
+
+
+def test_a_file_and_overrides(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("run: {name: b}\ndata: {train: [x.parquet]}\nlearner:\n  learning_rate: 1e-4\n")
+    config = load_settings(TrainConfig, path, ["run.seed=3"])
+    assert (config.run.name, config.run.seed, config.learner.learning_rate) == ("b", 3, 1e-4)
+
+
+def test_the_resolved_config_reads_back_equal(tmp_path):
+    config = train("learner.learning_rate=1e-6", "reward.format_weights.ocr=0.3", "data.answer_column='007'")
+    write_settings(config, tmp_path / "config.yaml")
+    assert load_settings(TrainConfig, tmp_path / "config.yaml") == config
+    assert set(leaves(TrainConfig)) <= set(flat(read_yaml(tmp_path / "config.yaml"))) | {"reward.format_weights"}
+
+
+def flat(tree, prefix=""):
+    for key, value in tree.items():
+        yield from flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [prefix + key]
+
+
+@pytest.mark.parametrize(
+    "override, says",
+    [
+        ("algorithm.lipo.bosst=1", "unknown key algorithm.lipo.bosst; .* did you mean algorithm.lipo.boost?"),
+        ("rolout.num_engines=2", "unknown key rolout; .* did you mean rollout?"),
+        ("run.num_step=2", "unknown key run.num_step; .* did you mean run.num_steps?"),
+        ("qqqq=1", "unknown key qqqq; every key must be known"),
+        ("rollout.num_completions=1", "num_completions is 1; .* at least 2; set rollout.num_completions=2"),
+        ("rollout.num_completions=many", "rollout.num_completions is 'many'; input should be a valid integer"),
+        ("run.num_steps=1.5", "run.num_steps is 1.5; input should be a valid integer"),
+        ("run.num_steps=0", "run.num_steps is 0; input should be greater than 0"),
+        ("learner.learning_rate=-1", "learner.learning_rate is -1; input should be greater than 0"),
+        ("learner.zero_stage=1", "learner.zero_stage is 1; input should be 0, 2 or 3"),
+        ("algorithm.lipo.boost=nan", "algorithm.lipo.boost is 'nan'; input should be a finite number"),
+        ("algorithm.lipo.boost=-0.1", "algorithm.lipo.boost is -0.1; input should be greater than or equal to 0"),
+        ("algorithm.lipo.pairs=some", "algorithm.lipo.pairs is 'some'; input should be 'adjacent' or 'all'"),
+        ("algorithm.name=ppo", "algorithm.name is 'ppo'; input should be 'lipo', 'grpo', 'dr_grpo' or 'dapo'"),
+        ("algorithm.lipo=3", "algorithm.lipo is 3; input should be"),
+        ("run.name=../elsewhere", "run.name is '../elsewhere'; string should match"),
+        ("data.train=[]", "data.train is empty; .* name a file"),
+        ("data.question_template=none", "must hold {question} once"),
+        ("model.min_pixels=9999999", "min_pixels 9999999 is above max_pixels"),
+        ("model.trust_remote_code=true", "model.trust_remote_code is True; input should be False"),
+        ("rollout.max_tokens=4096", "rollout.max_tokens 4096 leaves no room for a prompt"),
+        ("learner.num_minibatches=3", "run.num_prompts_per_step 512 is not a multiple of learner.num_minibatches 3"),
+        ("weights.backend=nccl", "nccl is for engines on GPUs"),
+        ("no_equals_sign", "override 'no_equals_sign' has no '='"),
+        ("=3", "override '=3' has no '='"),
+        ("run.name=[", "cannot be applied"),
+        ("run.name=${oc.env:HOME}", "run.name is '\\${oc.env:HOME}'; string should match"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_exit_code_2(override, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        train(override)
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_contradictions_between_sections_are_said():
+    with pytest.raises(ConfigError, match=r"a repeatable run is on-policy; set run\.max_staleness=0"):
+        train("rollout.deterministic=true", "run.max_staleness=1")
+
+
+def test_further_problems_are_counted():
+    with pytest.raises(ConfigError, match=r"is (0|-1); .* \(1 more\)"):
+        train("run.num_steps=0", "run.seed=-1")
+
+
+def test_what_has_no_default_must_be_given():
+    with pytest.raises(ConfigError, match="run is not set; it has no default"):
+        parse_settings(TrainConfig, {})
+    with pytest.raises(ConfigError, match=r"run\.name is not set"):
+        parse_settings(TrainConfig, {"run": {}})
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("- a\n- b\n", "holds a list; a config is a YAML mapping"),
+        ("run: {name: [\n", "cannot be read"),
+        ("run: {name: a}\nrun: {name: b}\n", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_mapping(tmp_path, text, says):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_settings(TrainConfig, path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(ConfigError, match="does not exist; --config names a YAML file"):
+            load_settings(TrainConfig, path)
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(b"run: \xff\xfe\n")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_settings(TrainConfig, path)
+
+
+def test_an_empty_file_is_the_defaults(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("")
+    overrides = ["run.name=a", "data.train=[miniature:ocr]"]
+    assert load_settings(TrainConfig, path, overrides) == load_settings(TrainConfig, None, overrides) == train()
+
+
+@pytest.mark.parametrize("schema", [TrainConfig, MergeConfig])
+def test_settings_stay_within_budget(schema):
+    assert len(leaves(schema)) <= 120
+    assert max(key.count(".") + 1 for key in leaves(schema)) <= 3
+
+
+def test_settings_are_frozen_and_explained():
+    with pytest.raises(ValueError, match="frozen"):
+        train().run.seed = 3
+
+    def sections(schema):
+        yield schema
+        for field in schema.model_fields.values():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+                yield from sections(field.annotation)
+
+    for section in sections(TrainConfig):
+        assert section.__doc__ and section.__doc__ != Settings.__doc__
+        for name, field in section.model_fields.items():
+            is_section = isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
+            assert is_section or field.description, f"{section.__name__}.{name} is not explained"
