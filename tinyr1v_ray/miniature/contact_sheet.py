@@ -10,13 +10,13 @@ from tinyr1v_ray.miniature.pools import Domain, Pool
 from tinyr1v_ray.miniature.tasks.catalogue import items
 from tinyr1v_ray.miniature.tasks.item import Style
 
-TILE_PX = (460, 500)
-ZOOM = 3
+TILE_PX = (440, 370)
+ZOOM = 2
 NUM_COLUMNS = 5
 
 
 def write_contact_sheet(path: Path, seed: int) -> None:
-    """One row of tiles a domain: the image three times enlarged, the question and the answer with short reasoning."""
+    """One row of tiles a domain: the image enlarged, the question and the answer with short reasoning."""
     width, height = TILE_PX
     sheet = Image.new("RGB", (width * NUM_COLUMNS, height * len(Domain)), "lightgrey")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)

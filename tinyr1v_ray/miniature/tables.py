@@ -6,6 +6,7 @@ below, so that a model of two million parameters can learn to read them; nothing
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -88,7 +89,7 @@ def _barley() -> _Table:
 def _stocks() -> _Table:
     """Monthly closing prices in tens of dollars, by company; a group is a month."""
     prices = local_data.stocks()
-    return _table("stocks", prices["symbol"], prices["date"].astype(str), {"price": prices["price"] / 10})
+    return _table("stocks", prices["symbol"], prices["date"].astype(str), {"usd": prices["price"] / 10})
 
 
 SOURCES: dict[str, Callable[[], _Table]] = {
@@ -113,7 +114,9 @@ def rows_of(name: str, pool: Pool) -> tuple[tuple[str, ...], tuple[tuple[_Row, .
 
     Ungrouped tables are dealt out row by row, grouped ones group by group.
     """
-    table = SOURCES[name]()
+    with warnings.catch_warnings():  # vega_datasets calls pandas in a way that pandas will drop
+        warnings.simplefilter("ignore", DeprecationWarning)
+        table = SOURCES[name]()
     frame = table.frame
     groups = frame["group"].unique()
     keys = np.arange(len(frame)) if len(groups) == 1 else frame["group"].map({g: k for k, g in enumerate(groups)})

@@ -1,0 +1,140 @@
+"""Questions, answers and images agree: recomputed from the source data, from the equations and from the pixels."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier
+from vega_datasets import local_data
+
+from tinyr1v_ray.miniature.digits import draw_handwritten
+from tinyr1v_ray.miniature.pools import Domain, Pool
+from tinyr1v_ray.miniature.tasks.catalogue import items
+from tinyr1v_ray.miniature.tasks.item import Item, Style
+from tinyr1v_ray.miniature.tasks.structure import COLOURS, draw_chart
+
+NUM_ITEMS = 400
+
+
+def _items(domain: Domain) -> list[Item]:
+    return list(items(domain, Pool.TRAIN, NUM_ITEMS, seed=1))
+
+
+def test_ocr_answers_are_the_labels_of_the_samples() -> None:
+    labels = load_digits().target
+    for item in _items(Domain.OCR):
+        indices = [int(source.removeprefix("digit-")) for source in item.sources]
+        assert item.answer == "".join(str(labels[index]) for index in indices)
+        assert item.image.size == (28 * len(indices), 28)
+        assert item.difficulty == len(indices) - 1
+
+
+def test_drawn_digits_can_be_read_back_from_the_pixels() -> None:
+    """A nearest-neighbour reader of 8 x 8 samples reads what was drawn, so drawing does not destroy the digit."""
+    bunch = load_digits()
+    reader = KNeighborsClassifier(3).fit(bunch.data[:800], bunch.target[:800])
+    rng = np.random.default_rng(0)
+    digits = rng.integers(0, 10, size=300)
+    small = []
+    for digit in digits:
+        cell, _ = draw_handwritten(int(digit), Pool.EVALUATION, rng)
+        ink = 255 - np.asarray(cell.crop((3, 3, 25, 25)).resize((8, 8), Image.Resampling.BOX), dtype=float)
+        small.append(ink.ravel() * 16 / 255)
+    assert np.mean(reader.predict(small) == digits) > 0.75
+
+
+def test_math_steps_are_true_and_lead_to_the_answer() -> None:
+    kinds = set()
+    for item in _items(Domain.MATH):
+        steps = item.thoughts.short.split(",")
+        for step in steps:
+            left, right = step.split("=")
+            assert re.fullmatch(r"\d+[+*]\d+", left)
+            assert eval(left) == int(right)
+        assert steps[-1].split("=")[1] == item.answer
+        assert item.difficulty == len(steps)
+        kinds.add((item.question, len(steps)))
+    assert len(kinds) >= 7
+
+
+def test_math_formulas_equal_the_result_by_precedence() -> None:
+    """The digits' labels and the usual order of operations give the answer of every sum or product-and-sum."""
+    labels = load_digits().target
+    for item in _items(Domain.MATH):
+        if item.question != "What is the result?":
+            continue
+        operands = [int(labels[int(source.removeprefix("digit-"))]) for source in item.sources]
+        products = item.thoughts.short.count("*")
+        if products == 0:
+            expected = sum(operands)
+        elif products == 1:
+            expected = operands[0] * operands[1] + operands[2]
+        else:
+            expected = operands[0] * operands[1] + operands[2] * operands[3]
+        assert item.answer == str(expected)
+
+
+def test_structure_answers_follow_from_the_listed_values() -> None:
+    for item in _items(Domain.STRUCTURE):
+        listed = re.search(r"The values are (.*?)\. ", item.thoughts.long)
+        assert listed is not None
+        values = {label: int(value) for label, value in (pair.rsplit(" ", 1) for pair in listed[1].split(", "))}
+        question = item.question
+        named = [label for label in values if re.search(rf"(for|and) {label}\b", question)]
+        if "largest" in question or "smallest" in question:
+            expected = (max if "largest" in question else min)(values, key=lambda label: values[label])
+        elif "How much" in question:
+            expected = str(abs(values[named[0]] - values[named[1]]))
+        elif "sum" in question:
+            expected = str(values[named[0]] + values[named[1]])
+        else:
+            expected = str(values[named[0]])
+        assert item.answer == expected, question
+
+
+@pytest.mark.filterwarnings("ignore:The 'convert_dates' keyword")
+def test_structure_values_are_those_of_the_source() -> None:
+    """Single values of cars and weather, looked up in the source table by the row's number."""
+    sources = {
+        "cars": (local_data.cars(), {"mpg": "Miles_per_Gallon", "cyl": "Cylinders", "sec": "Acceleration"}),
+        "weather": (local_data.seattle_weather(), {"max": "temp_max", "min": "temp_min", "wind": "wind"}),
+    }
+    num_checked = 0
+    for item in _items(Domain.STRUCTURE):
+        table, _ = item.sources[0].rsplit("-", 1)
+        asked = re.fullmatch(r"What is the value of (\w+) for (\w+)\?", item.question)
+        if table not in sources or asked is None:
+            continue
+        frame, names = sources[table]
+        rows = [int(source.rsplit("-", 1)[1]) for source in item.sources if "-" in source]
+        found = {str(round(frame[names[asked[1]]].iloc[row])) for row in rows}
+        assert item.answer in found
+        num_checked += 1
+    assert num_checked >= 10
+
+
+@pytest.mark.parametrize("values", [(3, 40, 12), (99, 1, 50, 7, 98)])
+def test_bars_are_as_high_as_their_values(values: tuple[int, ...]) -> None:
+    labels = tuple("abcde"[: len(values)])
+    pixels = np.asarray(draw_chart(labels, values, COLOURS[0]))
+    coloured = (pixels == COLOURS[0]).all(axis=2).sum(axis=0)
+    heights = [coloured[28 * column + 14] for column in range(len(values))]
+    assert (np.diff(np.array(heights)[np.argsort(values)]) >= 0).all()
+    assert heights == pytest.approx([40 * value / max(values) for value in values], abs=2)
+
+
+@pytest.mark.parametrize("domain", list(Domain))
+def test_every_style_ends_in_the_same_answer_and_grows(domain: Domain) -> None:
+    for item in _items(domain)[:50]:
+        responses = [item.response(style) for style in (Style.BARE, Style.SHORT, Style.LONG, Style.CHECKED)]
+        assert all(response.endswith(f"</think><answer>{item.answer}</answer>") for response in responses)
+        assert [len(response) for response in responses] == sorted({len(response) for response in responses})
+
+
+@pytest.mark.parametrize("domain", list(Domain))
+def test_images_are_whole_cells(domain: Domain) -> None:
+    for item in _items(domain):
+        assert item.image.width % 28 == 0 and item.image.height % 28 == 0
+        assert 2 <= item.image.width * item.image.height // 784 <= 40
