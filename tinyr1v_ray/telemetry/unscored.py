@@ -27,8 +27,8 @@ class UnscoredGuard:
             prompt_id, failure = failed[0]
             raise RewardError(
                 f"{len(failed)} of {len(scores)} answers of step {metrics.step} could not be scored (first: "
-                f"{prompt_id}, {failure}); reward.max_unscored_share allows {self._max_share:.1%}; mend the scoring function or "
-                "raise reward.item_timeout_s"
+                f"{prompt_id}, {failure}); reward.max_unscored_share allows {self._max_share:.1%}; "
+                "mend the scoring function or raise reward.item_timeout_s"
             )
 
     def close(self) -> None:
