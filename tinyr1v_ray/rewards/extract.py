@@ -18,8 +18,8 @@ import re
 
 TAGGED_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _LEAD_IN = re.compile(
-    r"^(?:(?:so|thus|therefore|hence)[,\s]+)?(?:(?:the|my)\s+)?(?:(?:final|correct)\s+)?(?:answer|result)"
-    r"(?:\s+is\s*:?|\s*[:=])\s*",
+    r"^(?:\*\*)?(?:(?:so|thus|therefore|hence)[,\s]+)?(?:(?:the|my)\s+)?(?:(?:final|correct)\s+)?(?:answer|result)"
+    r"(?:\s+is\s*:?|\s*[:=](?:\*\*)?|\*\*\s*[:=])\s*",
     re.IGNORECASE,
 )
 _WRAPPINGS = (
@@ -32,7 +32,7 @@ _WRAPPINGS = (
     ('"', '"'),
     ("'", "'"),
 )
-_BOXES = (r"\boxed{", r"\fbox{")
+_BRACE = re.compile(r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\?[{}]")
 
 
 def extract_answer(text: str) -> str:
@@ -59,7 +59,15 @@ def _find(text: str) -> str:
         return boxed
     lines = [line.strip() for line in place.splitlines() if line.strip()]
     found = place if tagged else (lines or [""])[-1]
-    return _LEAD_IN.sub("", found.strip("* \n")).lstrip("* ")
+    return _without_lead_in(found.strip())
+
+
+def _without_lead_in(line: str) -> str:
+    lead_in = _LEAD_IN.match(line)
+    if lead_in is None:
+        return line
+    rest = line[lead_in.end() :]
+    return rest if rest.startswith("**") or not lead_in[0].startswith("**") else rest.removesuffix("**")
 
 
 def after_reasoning(text: str) -> str:
@@ -71,28 +79,21 @@ def after_reasoning(text: str) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}` whose braces balance; None when there is none."""
-    starts = [match.end() for match in re.finditer("|".join(map(re.escape, _BOXES)), text)]
-    for start in reversed(starts):
-        end = _closing_brace(text, start)
-        if end is not None:
-            return text[start:end]
-    return None
+    r"""Content of the last `\boxed{...}` or `\fbox{...}` whose braces balance; None when there is none.
 
-
-def _closing_brace(text: str, start: int) -> int | None:
-    """Place of the brace that closes the one before `start`; escaped braces do not count."""
-    depth, position = 1, start
-    while position < len(text):
-        character = text[position]
-        if character == "\\":
-            position += 1
-        elif character in "{}":
-            depth += 1 if character == "{" else -1
-            if depth == 0:
-                return position
-        position += 1
-    return None
+    Escaped braces do not count. One pass, whatever is left open.
+    """
+    open_braces: list[tuple[int, bool]] = []
+    last: tuple[int, int] | None = None
+    for match in _BRACE.finditer(text):
+        brace = match[0]
+        if brace == "}" and open_braces:
+            start, is_box = open_braces.pop()
+            if is_box and (last is None or start > last[0]):
+                last = start, match.start()
+        elif brace == "{" or match["box"]:
+            open_braces.append((match.end(), bool(match["box"])))
+    return None if last is None else text[last[0] : last[1]]
 
 
 def unwrap(answer: str) -> str:

@@ -31,7 +31,7 @@ def math_equal(predicted: str, reference: str) -> bool:
     - A reference that is one letter is a choice: `B`, `(b)` and `B: 42` are the same, `B` and `BC` are not.
     - A reference in words is compared as text, without case: as expressions, `tea` would equal `eat`.
     - Plain numbers are equal when their values are (1,234 = 1234.0; 0.5 = 1/2; 1 1/2 = 3/2; 1e3 = 1000); unless both
-      are whole, a rounding of 1e-6 of the reference is allowed (0.333333 = 1/3).
+      are whole, they may differ by 1e-6 (relative below 1), so that 0.333333 = 1/3.
     - All else is compared by math-verify: algebra, sets, intervals, units, percentages.
 
     An empty prediction equals nothing.
@@ -52,7 +52,7 @@ def math_equal(predicted: str, reference: str) -> bool:
     given, wanted = _as_number(predicted), _as_number(reference)
     if given is not None and wanted is not None:
         both_whole = given.denominator == wanted.denominator == 1
-        return abs(given - wanted) <= (0 if both_whole else abs(wanted) * _ROUNDING)
+        return abs(given - wanted) <= (0 if both_whole else min(1, abs(wanted)) * _ROUNDING)
     return bool(verify(_parse(reference), _parse(predicted), timeout_seconds=None))
 
 
