@@ -252,3 +252,10 @@ def test_bad_input_is_refused(function, rewards_G, lengths_G, says):
     with pytest.raises(DataError, match=says) as caught:
         function(rewards_G, lengths_G)
     assert isinstance(caught.value, ValueError) and len(str(caught.value).split("; ")) == 3
+
+
+def test_ties_keep_their_order_in_a_large_group():
+    generator = np.random.default_rng(3)
+    rewards_G, lengths_G = generator.integers(0, 2, 300).astype(float), generator.integers(1, 20, 300)
+    want = slow_adjusted(rewards_G.tolist(), lengths_G.tolist(), LipoConfig())
+    np.testing.assert_allclose(adjusted_rewards(rewards_G, lengths_G), want, atol=1e-12)
