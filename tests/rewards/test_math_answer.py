@@ -75,6 +75,8 @@ def test_equivalent(predicted: str, reference: str) -> None:
         ("x", "y"),
         ("}{", "5"),
         (r"\frac{1}{", "1"),
+        ("9" * 5000, "9"),
+        ("(" * 400 + "1" + ")" * 400, "1"),
     ],
 )
 def test_different(predicted: str, reference: str) -> None:
