@@ -29,12 +29,16 @@ FIRST_WARMUP_INDEX = 1_000_000
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids [L] with every image pad in place, the number of prompt tokens, patches [N, 1176] and the grid."""
+    """Token ids [L] with every image pad in place, the number of prompt tokens, patches [N, 1176] and the grid.
+
+    `cell_targets` are the first two tokens of each cell's text, `IGNORED` where there is none.
+    """
 
     token_ids: tuple[int, ...]
     num_prompt_tokens: int
     patches: npt.NDArray[np.float32]
     grid_thw: tuple[int, int, int]
+    cell_targets: tuple[tuple[int, int], ...]
 
 
 def conversation(question: str, response: str | None = None) -> list[dict[str, object]]:
@@ -67,7 +71,20 @@ def make_example(item: Item, style: Style, processor: Qwen2_5_VLProcessor) -> Ex
     prompt = prompt.replace(pad, pad * (grid_thw[1] * grid_thw[2] // 4))
     prompt_ids = tokenizer(prompt).input_ids
     response_ids = tokenizer(item.response(style) + tokenizer.eos_token).input_ids
-    return Example((*prompt_ids, *response_ids), len(prompt_ids), cut_patches(item.image, processor), grid_thw)
+    return Example(
+        (*prompt_ids, *response_ids),
+        len(prompt_ids),
+        cut_patches(item.image, processor),
+        grid_thw,
+        _cell_targets(item, processor),
+    )
+
+
+def _cell_targets(item: Item, processor: Qwen2_5_VLProcessor) -> tuple[tuple[int, int], ...]:
+    """Words are looked up with the space that they have in an answer; numbers digit by digit."""
+    texts = [f" {text}" if text.isalpha() else text for text in item.cells]
+    padded = [[*processor.tokenizer(text).input_ids, IGNORED, IGNORED] for text in texts]
+    return tuple((ids[0], ids[1]) for ids in padded)
 
 
 def training_example(index: int, seed: int, processor: Qwen2_5_VLProcessor) -> Example:
@@ -80,7 +97,7 @@ def training_example(index: int, seed: int, processor: Qwen2_5_VLProcessor) -> E
 
 
 def collate(examples: list[Example], pad_id: int, image_id: int) -> dict[str, torch.Tensor]:
-    """Model inputs of a batch; labels are the next-token targets of the response, `IGNORED` elsewhere."""
+    """Model inputs of a batch; labels are the response's tokens, `IGNORED` elsewhere."""
     length = max(len(example.token_ids) for example in examples)
     ids = np.full((len(examples), length), pad_id)
     mask = np.zeros_like(ids)
@@ -97,6 +114,7 @@ def collate(examples: list[Example], pad_id: int, image_id: int) -> dict[str, to
         "pixel_values": torch.from_numpy(np.concatenate([example.patches for example in examples])),
         "image_grid_thw": torch.tensor([example.grid_thw for example in examples]),
         "labels": torch.from_numpy(labels),
+        "cell_targets": torch.tensor([pair for example in examples for pair in example.cell_targets]),
     }
 
 

@@ -26,9 +26,9 @@ def blank(num_columns: int, num_rows: int) -> Image.Image:
     return Image.new("RGB", (num_columns * CELL_PX, num_rows * CELL_PX), "white")
 
 
-def paste_cell(canvas: Image.Image, cell: Image.Image, column: float, row: float) -> None:
-    """Put a grey 28 x 28 image onto the canvas at a cell position (fractions are allowed)."""
-    canvas.paste(cell.convert("RGB"), (round(column * CELL_PX), round(row * CELL_PX)))
+def paste_cell(canvas: Image.Image, cell: Image.Image, column: int, row: int) -> None:
+    """Put a grey 28 x 28 image into a cell of the canvas."""
+    canvas.paste(cell.convert("RGB"), (column * CELL_PX, row * CELL_PX))
 
 
 def write_text(canvas: Image.Image, text: str, centre_px: tuple[float, float]) -> None:

@@ -41,7 +41,8 @@ class Item:
 
     `sources` names the digit samples or table rows on the image: pools share none, and no two items of a file have
     the same sources and question. `difficulty` starts at 1 and counts the digits to read, less one (OCR), the
-    operations (math), or the values that must be looked at (structure).
+    operations (math), or the values that must be looked at (structure). `cells` is the text in each 28-pixel cell, row
+    by row, empty where there is none or where it crosses cells; the warm-up teaches the vision tower to read with it.
     """
 
     image: Image.Image
@@ -49,6 +50,7 @@ class Item:
     answer: str
     difficulty: int
     sources: tuple[str, ...]
+    cells: tuple[str, ...]
     thoughts: Thoughts
 
     def response(self, style: Style) -> str:

@@ -26,6 +26,7 @@ class _Problem:
     operands: tuple[int, ...]
     steps: tuple[str, ...]
     sources: tuple[str, ...]
+    cells: tuple[str, ...]
 
 
 class _Writer:
@@ -36,20 +37,20 @@ class _Writer:
         self.rng = rng
         self.sources: list[str] = []
 
-    def write(self, canvas: Image.Image, digit: int, column: float, row: float) -> None:
+    def write(self, canvas: Image.Image, digit: int, column: int, row: int) -> None:
         cell, index = draw_handwritten(digit, self.pool, self.rng)
         paste_cell(canvas, cell, column, row)
         self.sources.append(f"digit-{index}")
 
-    def formula(self, symbols: list[int | str]) -> Image.Image:
-        """Operands and signs in one row."""
+    def formula(self, symbols: list[int | str]) -> tuple[Image.Image, tuple[str, ...]]:
+        """Operands and signs in one row, and the cells' texts."""
         canvas = blank(len(symbols), 1)
         for column, symbol in enumerate(symbols):
             if isinstance(symbol, str):
                 draw_operator(canvas, symbol, column, 0)
             else:
                 self.write(canvas, symbol, column, 0)
-        return canvas
+        return canvas, tuple(map(str, symbols))
 
 
 def _running_sum(operands: list[int]) -> tuple[str, ...]:
@@ -66,32 +67,32 @@ def _sum(writer: _Writer) -> _Problem:
     symbols: list[int | str] = [operands[0]]
     for operand in operands[1:]:
         symbols += ["+", operand]
-    image = writer.formula(symbols)
-    return _Problem(image, "What is the result?", tuple(operands), _running_sum(operands), tuple(writer.sources))
+    image, cells = writer.formula(symbols)
+    return _Problem(image, "What is the result?", tuple(operands), _running_sum(operands), tuple(writer.sources), cells)
 
 
 def _product_and_sum(writer: _Writer) -> _Problem:
     a, b, c = _operands(writer.rng, 3)
-    image = writer.formula([a, "x", b, "+", c])
+    image, cells = writer.formula([a, "x", b, "+", c])
     steps = (f"{a}*{b}={a * b}", f"{a * b}+{c}={a * b + c}")
-    return _Problem(image, "What is the result?", (a, b, c), steps, tuple(writer.sources))
+    return _Problem(image, "What is the result?", (a, b, c), steps, tuple(writer.sources), cells)
 
 
 def _two_products(writer: _Writer) -> _Problem:
     a, b, c, d = _operands(writer.rng, 4)
-    image = writer.formula([a, "x", b, "+", c, "x", d])
+    image, cells = writer.formula([a, "x", b, "+", c, "x", d])
     steps = (f"{a}*{b}={a * b}", f"{c}*{d}={c * d}", f"{a * b}+{c * d}={a * b + c * d}")
-    return _Problem(image, "What is the result?", (a, b, c, d), steps, tuple(writer.sources))
+    return _Problem(image, "What is the result?", (a, b, c, d), steps, tuple(writer.sources), cells)
 
 
 def _rectangle(writer: _Writer) -> _Problem:
     width, height = _operands(writer.rng, 2, smallest=2)
-    canvas = blank(4, 3)
-    right = CELL_PX * (2.2 + 1.6 * width / 9)
-    bottom = CELL_PX * (1.7 + 1.1 * height / 9)
+    canvas = blank(3, 3)
+    right, bottom = CELL_PX * (1.3 + 1.5 * width / 9), CELL_PX * (1.3 + 1.5 * height / 9)
     ImageDraw.Draw(canvas).rectangle((CELL_PX + 2, CELL_PX + 2, right, bottom), outline=INK, width=2)
-    writer.write(canvas, width, 2, 0)
+    writer.write(canvas, width, 1, 0)
     writer.write(canvas, height, 0, 1)
+    cells = ("", str(width), "", str(height), "", "", "", "", "")
     if writer.rng.random() < 0.5:
         steps: tuple[str, ...] = (f"{width}*{height}={width * height}",)
         question = "What is the area of the rectangle?"
@@ -99,18 +100,19 @@ def _rectangle(writer: _Writer) -> _Problem:
         half = width + height
         steps = (f"{width}+{height}={half}", f"2*{half}={2 * half}")
         question = "What is the perimeter of the rectangle?"
-    return _Problem(canvas, question, (width, height), steps, tuple(writer.sources))
+    return _Problem(canvas, question, (width, height), steps, tuple(writer.sources), cells)
 
 
 def _triangle(writer: _Writer) -> _Problem:
-    sides = _operands(writer.rng, 3, smallest=2)
-    canvas = blank(4, 3)
-    corners = ((CELL_PX * 2, 8), (CELL_PX + 2, CELL_PX * 2 - 2), (CELL_PX * 3 - 2, CELL_PX * 2 - 2))
+    left, right, base = sides = _operands(writer.rng, 3, smallest=2)
+    canvas = blank(3, 3)
+    corners = ((CELL_PX * 1.5, 5), (CELL_PX * 0.3, CELL_PX * 2 - 3), (CELL_PX * 2.7, CELL_PX * 2 - 3))
     ImageDraw.Draw(canvas).polygon(corners, outline=INK, width=2)
-    for side, (column, row) in zip(sides, ((0, 0), (3, 0), (1.5, 2)), strict=True):
+    for side, (column, row) in zip(sides, ((0, 0), (2, 0), (1, 2)), strict=True):
         writer.write(canvas, side, column, row)
+    cells = (str(left), "", str(right), "", "", "", "", str(base), "")
     question = "What is the perimeter of the triangle?"
-    return _Problem(canvas, question, tuple(sides), _running_sum(sides), tuple(writer.sources))
+    return _Problem(canvas, question, tuple(sides), _running_sum(sides), tuple(writer.sources), cells)
 
 
 KINDS: tuple[tuple[Callable[[_Writer], _Problem], float], ...] = (
@@ -135,7 +137,8 @@ def math_item(pool: Pool, rng: np.random.Generator) -> Item:
         long=f"The numbers are {listed}. {worked}",
         check=f"Let me check: {problem.steps[-1]}.",
     )
-    return Item(problem.image, problem.question, answer, len(problem.steps), problem.sources, thoughts)
+    difficulty = len(problem.steps)
+    return Item(problem.image, problem.question, answer, difficulty, problem.sources, problem.cells, thoughts)
 
 
 def _words(count: int) -> list[str]:

@@ -30,4 +30,4 @@ def ocr_item(pool: Pool, rng: np.random.Generator) -> Item:
         check=f"Let me check: {','.join(map(str, digits))}.",
     )
     question = QUESTIONS[int(rng.integers(len(QUESTIONS)))]
-    return Item(canvas, question, number, len(digits) - 1, tuple(sources), thoughts)
+    return Item(canvas, question, number, len(digits) - 1, tuple(sources), tuple(number), thoughts)

@@ -103,13 +103,17 @@ def draw_table(part: Slice) -> Image.Image:
         pen.line((column * CELL_PX, 0, column * CELL_PX, canvas.height), fill=GRID)
     for row in range(1, 1 + len(part.row_labels)):
         pen.line((0, row * CELL_PX, canvas.width, row * CELL_PX), fill=GRID)
-    grid = [("", *part.column_labels)]
-    grid += [(label, *map(str, values)) for label, values in zip(part.row_labels, part.values, strict=True)]
-    for row, texts in enumerate(grid):
+    for row, texts in enumerate(_grid(part)):
         for column, text in enumerate(texts):
             if text:
                 write_text(canvas, text, ((column + 0.5) * CELL_PX, (row + 0.5) * CELL_PX))
     return canvas
+
+
+def _grid(part: Slice) -> list[tuple[str, ...]]:
+    """The table's texts, row by row."""
+    header = ("", *part.column_labels)
+    return [header, *((label, *map(str, row)) for label, row in zip(part.row_labels, part.values, strict=True))]
 
 
 def structure_item(pool: Pool, rng: np.random.Generator) -> Item:
@@ -124,8 +128,10 @@ def structure_item(pool: Pool, rng: np.random.Generator) -> Item:
             break
     if is_chart:
         image = draw_chart(part.row_labels, values, COLOURS[int(rng.integers(len(COLOURS)))])
+        cells = ("",) * (2 * len(values)) + part.row_labels
     else:
         image = draw_table(part)
+        cells = tuple(text for row in _grid(part) for text in row)
     series = _Series(part.row_labels, values, "" if is_chart else f" of {part.column_labels[column]}")
     asked = kind(series, rng)
     listed = ", ".join(f"{label} {value}" for label, value in zip(series.labels, values, strict=True))
@@ -134,4 +140,5 @@ def structure_item(pool: Pool, rng: np.random.Generator) -> Item:
         long=f"The values are {listed}. {asked.step}",
         check=f"Let me check: {asked.needed}.",
     )
-    return Item(image, asked.question, asked.answer, asked.difficulty, (*part.sources, *part.column_labels), thoughts)
+    sources = (*part.sources, *part.column_labels)
+    return Item(image, asked.question, asked.answer, asked.difficulty, sources, cells, thoughts)
