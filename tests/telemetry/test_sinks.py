@@ -101,13 +101,25 @@ def test_wandb_gets_rows_by_step_under_the_runs_name(tmp_path, make, monkeypatch
     run = SimpleNamespace(
         log=lambda row, step: calls.append((step, row["reward_mean"])), finish=lambda: calls.append("finish")
     )
-    wandb = SimpleNamespace(init=lambda **arguments: calls.append(arguments) or run)
+    wandb = SimpleNamespace(init=lambda **arguments: calls.append(arguments) or run, Error=RuntimeError)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     recorder = StepRecorder([WandbSink(tmp_path / "ocr-1", "tiny", {"run": {"name": "ocr-1"}})])
     record(recorder, make, [1, 2])
     recorder.close()
     assert calls[1:] == [(1, 0.75), (2, 0.75), "finish"]
     assert calls[0]["project"] == "tiny" and calls[0]["id"] == "ocr-1" and calls[0]["resume"] == "allow"
+
+
+def test_wandb_without_an_account_is_one_line(tmp_path, monkeypatch):
+    def refuse(**arguments):
+        raise RuntimeError("No API key configured.\nUse `wandb login` to log in.")
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=refuse, Error=RuntimeError))
+    with pytest.raises(
+        ConfigError, match=r"does not start: No API key configured\. Use `wandb login` to log in; it needs"
+    ):
+        open_recorder(tmp_path, TelemetrySettings(wandb_project="p"), {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_closing_reaches_every_sink(tmp_path):

@@ -129,9 +129,9 @@ class TensorBoardSink:
 
 
 class WandbSink:
-    """A Weights & Biases run; a resumed run goes on under the same id.
+    """A Weights & Biases run; a resumed run goes on under the same id (steps it already knows are not sent twice).
 
-    The package is imported only here. Raises ConfigError when it is not installed.
+    The package is imported only here. Raises ConfigError when it is not installed or will not start.
     """
 
     def __init__(self, run_folder: Path, project: str, config: Mapping[str, Any]) -> None:
@@ -143,9 +143,15 @@ class WandbSink:
                 "pip install 'tinyr1v-ray[wandb]' or leave the setting empty"
             ) from error
         name = run_folder.name
-        self._run = wandb.init(
-            project=project, name=name, id=name, resume="allow", dir=str(run_folder), config=dict(config)
-        )
+        try:
+            self._run = wandb.init(
+                project=project, name=name, id=name, resume="allow", dir=str(run_folder), config=dict(config)
+            )
+        except wandb.Error as error:
+            raise ConfigError(
+                f"telemetry.wandb_project is {project!r}, and wandb does not start: {' '.join(str(error).split()).rstrip('.')}; it "
+                "needs an account or WANDB_MODE=offline; set one up or leave the setting empty"
+            ) from error
 
     def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
         """Send the step's row."""
