@@ -62,7 +62,8 @@ def token_weights(
     """Weight w of each token of rows with these lengths, float64 [B]; all tokens of a row weigh the same.
 
     `num_loss_tokens` and `num_loss_rows` count the usable completions of the whole optimizer step.
-    token: 1 / tokens. sequence: 1 / (rows * own length). constant: 1 / (rows * max_tokens) (Dr. GRPO, arXiv 2503.20783).
+    token: 1 / tokens. sequence: 1 / (rows * own length). constant: 1 / (rows * max_tokens), Dr. GRPO's (arXiv
+    2503.20783).
 
     >>> token_weights(np.array([2, 6]), 8, 2, "token", 10).tolist()
     [0.125, 0.125]

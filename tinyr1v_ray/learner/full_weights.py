@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from deepspeed.utils import safe_get_full_fp32_param
 from deepspeed.runtime.zero import GatheredParameters
+from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
 from tinyr1v_ray.learner.weight_files import published_parameters

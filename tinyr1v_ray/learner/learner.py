@@ -27,7 +27,6 @@ from tinyr1v_ray.learner.step_metrics import StepSums
 from tinyr1v_ray.learner.weight_files import write_safetensors
 from tinyr1v_ray.types import Completion, Finish, LearnerUpdate, Minibatch, Prompt, TrainBatch, TrainGroup, TrainRow
 
-
 STATE_TAG = "deepspeed"
 
 
@@ -185,8 +184,8 @@ class DeepSpeedLearner:
         except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(
-                f"learner state in {folder} cannot be restored: {reason}; it fits the model, the number of ranks and the "
-                "ZeRO stage that wrote it; restore those settings"
+                f"learner state in {folder} cannot be restored: {reason}; it fits the model, the number of ranks and "
+                "the ZeRO stage that wrote it; restore those settings"
             ) from error
         if path is None:
             raise CheckpointError(f"{folder} holds no learner state; a checkpoint has one; name another one")

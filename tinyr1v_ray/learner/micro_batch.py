@@ -5,7 +5,8 @@ each completion sees the prompt and itself, and its positions go on from the pro
 row of its own. Several segments are packed into a row. The last token of a completion predicts nothing and is not an
 input; prompt tokens but the last predict nothing and get no logits.
 
-Shape suffixes here: R packed rows, L their width, T completion tokens of the whole micro-batch in order, N image tokens.
+Shape suffixes here: R packed rows, L their width, T completion tokens of the whole micro-batch in order, N image
+tokens.
 """
 
 from __future__ import annotations

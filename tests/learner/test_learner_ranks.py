@@ -1,0 +1,175 @@
+"""Real DeepSpeed updates in processes of their own, against a plain torch twin: ranks, ZeRO stages, budgets."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import learner_cases as cases
+import numpy as np
+import pytest
+
+TOLERANCE = 1e-5
+
+PLAIN = {"name": "zero2"}
+BUDGET = {"learner": {"micro_batch_tokens": 60}}
+PAIRED = {"learner": {"num_minibatches": 2, "num_warmup_steps": 2, "learning_rate": 1e-4}}
+KL = {"algorithm": {"kl_coefficient": 0.3, "loss_average": "sequence", "importance_cap": 0.0}}
+SHARED = [
+    PLAIN,
+    {"name": "zero0", "config": {"learner": {"zero_stage": 0}}},
+    {"name": "zero3", "config": {"learner": {"zero_stage": 3}}},
+    {"name": "budget-zero0", "config": {"learner": {"zero_stage": 0, "micro_batch_tokens": 60}}},
+    {"name": "budget-zero2", "config": BUDGET},
+    {"name": "budget-zero3", "config": {"learner": {"zero_stage": 3, "micro_batch_tokens": 60}}},
+    {"name": "checkpointing-zero3", "config": {"learner": {"zero_stage": 3, "gradient_checkpointing": True}}},
+    {"name": "paired", "config": PAIRED, "batches": "paired"},
+    {"name": "lone-zero3", "config": {"learner": {"zero_stage": 3}}, "batches": "lone"},
+    {"name": "lone", "batches": "lone"},
+    {"name": "kl", "config": KL},
+    {"name": "restart-zero2", "restart_after": 2},
+    {"name": "restart-zero3", "config": {"learner": {"zero_stage": 3}}, "restart_after": 2},
+]
+ONE_RANK = [
+    *SHARED,
+    {"name": "checkpointing-zero2", "config": {"learner": {"gradient_checkpointing": True}}},
+    {"name": "restart-zero0", "config": {"learner": {"zero_stage": 0}}, "restart_after": 2},
+    {"name": "restart-paired", "config": PAIRED, "batches": "paired", "restart_after": 1},
+    {"name": "frozen", "config": {"model": {"train_vision": False}}},
+    {"name": "constant", "config": {"algorithm": {"loss_average": "constant"}}},
+    {"name": "bfloat16", "config": {"model": {"dtype": "bfloat16"}}},
+    {"name": "export", "export": True},
+]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def run_ranks(model_folder: Path, out: Path, num_ranks: int, scenarios: list[dict[str, Any]]) -> Path:
+    """Run the scenarios on real ranks, each a process; their outputs lie in a folder each."""
+    out.mkdir(exist_ok=True)
+    job = {"model_folder": str(model_folder), "out": str(out), "num_ranks": num_ranks, "port": free_port()}
+    (out / "job.json").write_text(json.dumps(job | {"scenarios": scenarios}))
+    worker = Path(__file__).parent / "learner_worker.py"
+    command = [sys.executable, str(worker), str(out / "job.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    logs = [(out / f"rank-{rank}.log").open("w") for rank in range(num_ranks)]
+    ranks = [
+        subprocess.Popen([*command, str(rank)], stdout=log, stderr=subprocess.STDOUT, env=environment)
+        for rank, log in enumerate(logs)
+    ]
+    try:
+        codes = [rank.wait(timeout=240) for rank in ranks]
+    finally:
+        for rank, log in zip(ranks, logs, strict=True):
+            rank.kill()
+            log.close()
+    assert codes == [0] * num_ranks, (out / "rank-0.log").read_text()[-4000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def one_rank(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_ranks(model_folder, tmp_path_factory.mktemp("one"), 1, ONE_RANK)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_ranks(model_folder, tmp_path_factory.mktemp("two"), 2, SHARED)
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "weights.npz") as arrays:
+        return dict(arrays)
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def distance(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> float:
+    assert left.keys() == right.keys()
+    return max(float(np.abs(left[name] - right[name]).max()) for name in left)
+
+
+TWINS = {
+    "zero2": ({}, "mixed"),
+    "paired": (PAIRED, "paired"),
+    "lone": ({}, "lone"),
+    "kl": (KL, "mixed"),
+    "frozen": ({"model": {"train_vision": False}}, "mixed"),
+    "constant": ({"algorithm": {"loss_average": "constant"}}, "mixed"),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_an_update_is_that_of_plain_torch(one_rank: Path, model_folder: Path, name: str) -> None:
+    """Same weights, loss and gradient norm as row-by-row autograd with whole logits and torch's AdamW."""
+    sections, batches = TWINS[name]
+    config = cases.make_config(**sections)
+    twin = cases.TorchTwin(model_folder, config)
+    before = twin.weights()
+    history = [twin.update(batch) for batch in cases.SCENARIO_BATCHES[batches](model_folder)]
+    assert distance(before, twin.weights()) > 20 * TOLERANCE
+    assert distance(weights(one_rank / name), twin.weights()) < TOLERANCE
+    for ours, expected in zip(metrics(one_rank / name), history, strict=True):
+        assert ours["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+        assert ours["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+
+
+SAME_AS = {
+    "zero0": "zero2",
+    "zero3": "zero2",
+    "budget-zero0": "zero2",
+    "budget-zero2": "zero2",
+    "budget-zero3": "zero2",
+    "checkpointing-zero2": "zero2",
+    "checkpointing-zero3": "zero2",
+    "lone-zero3": "lone",
+}
+
+
+@pytest.mark.parametrize("name", SAME_AS)
+def test_an_update_does_not_depend_on_how_it_is_computed(one_rank: Path, name: str) -> None:
+    """ZeRO stage, micro-batch budget and gradient checkpointing change nothing."""
+    check_same(one_rank / name, one_rank / SAME_AS[name])
+
+
+@pytest.mark.parametrize("name", [scenario["name"] for scenario in SHARED])
+def test_two_ranks_make_the_update_of_one(one_rank: Path, two_ranks: Path, name: str) -> None:
+    """Also where the second rank has no rows at all, or takes up a saved state."""
+    check_same(two_ranks / name, one_rank / name)
+
+
+def check_same(left: Path, right: Path) -> None:
+    assert distance(weights(left), weights(right)) < TOLERANCE
+    assert np.abs(np.load(left / "canary.npy") - np.load(right / "canary.npy")).max() < 1e-4
+    for ours, expected in zip(metrics(left), metrics(right), strict=True):
+        assert ours == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_restored_learner_goes_on_bit_for_bit(one_rank: Path, stage: int) -> None:
+    restored, straight = one_rank / f"restart-zero{stage}", one_rank / f"zero{stage}"
+    assert distance(weights(restored), weights(straight)) == 0.0
+    assert metrics(restored) == metrics(straight)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_restored_ranks_go_on_bit_for_bit(two_ranks: Path, stage: int) -> None:
+    restored, straight = two_ranks / f"restart-zero{stage}", two_ranks / f"zero{stage}"
+    assert distance(weights(restored), weights(straight)) == 0.0
+    assert metrics(restored) == metrics(straight)
+
+
+def test_the_schedule_goes_on_after_a_restart(one_rank: Path) -> None:
+    """Two optimizer steps an update and a warm-up: the position in the schedule is part of the state."""
+    assert distance(weights(one_rank / "restart-paired"), weights(one_rank / "paired")) == 0.0
