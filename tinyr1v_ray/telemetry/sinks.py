@@ -148,9 +148,10 @@ class WandbSink:
                 project=project, name=name, id=name, resume="allow", dir=str(run_folder), config=dict(config)
             )
         except wandb.Error as error:
+            reason = " ".join(str(error).split()).rstrip(".")
             raise ConfigError(
-                f"telemetry.wandb_project is {project!r}, and wandb does not start: {' '.join(str(error).split()).rstrip('.')}; it "
-                "needs an account or WANDB_MODE=offline; set one up or leave the setting empty"
+                f"telemetry.wandb_project is {project!r}, and wandb does not start: {reason}; it needs an "
+                "account or WANDB_MODE=offline; set one up or leave the setting empty"
             ) from error
 
     def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
