@@ -23,7 +23,9 @@ def leaves(schema):
 
 
 def test_every_shipped_config_parses():
-    for path in sorted(CONFIGS.rglob("*.yaml")):
+    paths = sorted(CONFIGS.rglob("*.yaml"))
+    assert paths
+    for path in paths:
         schema = TrainConfig if "run" in read_yaml(path) else MergeConfig
         assert load_settings(schema, path), path
 

@@ -68,6 +68,17 @@ def test_a_resumed_run_records_each_step_once(tmp_path, make):
     assert [event.step for event in events.Scalars("train/reward_mean")] == [1, 2, 3, 4, 5]
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_over_in_tensorboard_too(tmp_path, make):
+    for steps in ([1, 2, 3], [1, 2]):
+        recorder = open_recorder(tmp_path, TelemetrySettings(), {}, first_step=1)
+        record(recorder, make, steps)
+        recorder.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/reward_mean")] == [1, 2]
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
 def test_rewinding_to_the_start_leaves_nothing(tmp_path, make):
     recorder = open_recorder(tmp_path, TelemetrySettings(tensorboard=False), {})
     record(recorder, make, [1])

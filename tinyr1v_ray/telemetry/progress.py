@@ -103,8 +103,9 @@ class RunProgress:
 
     def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
         """Print the step's line and move the bar on."""
+        goes_back = metrics.step != self._last_step + 1  # a run that went on from a checkpoint samples anew
+        self._num_groups = 0 if goes_back else max(0, self._num_groups - len(groups))
         self._last_step = metrics.step
-        self._num_groups = max(0, self._num_groups - len(groups))
         if WHOLE_STEP in metrics.seconds:
             self._recent_s.append(metrics.seconds[WHOLE_STEP])
         self.line(format_step(metrics, self._num_steps, self.time_left_s()))
@@ -122,7 +123,7 @@ class RunProgress:
     def _update_step_bar(self) -> None:
         left_s = self.time_left_s()
         count = f"{self._last_step}/{self._num_steps}"
-        if self._last_step < self._num_steps:
+        if self._num_groups:
             count += f", {self._num_groups}/{self._num_prompts} groups of the next"
         if left_s is not None:
             count += f", {format_duration(left_s)} left"

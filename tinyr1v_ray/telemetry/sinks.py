@@ -110,8 +110,9 @@ class TensorBoardSink:
     """
 
     def __init__(self, folder: Path, first_step: int = 1) -> None:
+        goes_on = any(folder.glob("events.out.tfevents.*"))
         self._writer = EventFileWriter(str(folder))
-        if first_step > 1:
+        if goes_on:
             start = SessionLog(status=SessionLog.SessionStatus.START)
             self._writer.add_event(Event(wall_time=time.time(), step=first_step, session_log=start))
 
