@@ -95,7 +95,9 @@ def _check(vectors_K: Sequence[Tensor] | Vectors) -> None:
         raise MergeError("no task vector was given; a merge needs at least one expert; pass one or more")
     shapes = {tuple(vector.shape) for vector in vectors_K}
     if len(shapes) > 1 or len(next(iter(shapes))) != 2:
-        raise MergeError(f"task vectors have the shapes {sorted(shapes)}; they must be matrices of one shape; check them")
+        raise MergeError(
+            f"task vectors have the shapes {sorted(shapes)}; they must be matrices of one shape; check them"
+        )
     for index, vector in enumerate(vectors_K):
         parts = (vector.left, vector.right) if isinstance(vector, LowRank) else (vector,)
         if not all(bool(torch.isfinite(part).all()) for part in parts):

@@ -1,0 +1,186 @@
+"""Everything in a model folder but the weights: config, generation config, processor, tokenizer, chat template.
+
+They come from one declared donor. Where another model says something else the report says so; what would change how
+the weights are used (architecture, vocabulary) is an error. The end-of-sequence ids of all models are united, because
+an export that lost one of two makes generation run on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyr1v_ray.errors import ConfigError, MergeError, ModelError
+from tinyr1v_ray.merging.accounting import Expert
+from tinyr1v_ray.merging.checkpoint_folder import CheckpointFolder, read_json
+
+_SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
+_NOT_ASSETS = ("config.json", "generation_config.json", "merge.json", "trainer_state.json", "adapter_config.json")
+_ARCHITECTURE_KEYS = (
+    "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "num_heads", "head_dim", "rms_norm_eps", "hidden_act", "patch_size", "spatial_merge_size", "temporal_patch_size",
+    "window_size", "fullatt_block_indexes", "vocab_size", "rope_theta",
+)  # fmt: skip
+_COMPARED_FILES = (
+    "chat_template.json", "chat_template.jinja", "preprocessor_config.json", "processor_config.json",
+    "video_preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+
+
+def choose_donor(donor: str, base: Path, experts: Sequence[Path]) -> Path:
+    """`base`, or the number of an expert that is a full model folder; raises ConfigError."""
+    if donor == "base":
+        return base
+    if not donor.isdigit() or int(donor) >= len(experts):
+        raise ConfigError(f"donor is {donor!r}; it is 'base' or an expert's number below {len(experts)}; change donor")
+    folder = experts[int(donor)]
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"donor {donor} is {folder}, which has no config.json; a donor is a full model; change donor")
+    return folder
+
+
+def check_architectures(base: CheckpointFolder, experts: Sequence[Expert]) -> None:
+    """Raise MergeError where an expert's config would use the same weights differently, or ties them differently."""
+    own = _flat(base.config)
+    for expert in experts:
+        if not isinstance(expert, CheckpointFolder):
+            continue
+        theirs = _flat(expert.config)
+        for key in sorted(own.keys() & theirs.keys()):
+            if key.rpartition(".")[2] in _ARCHITECTURE_KEYS and own[key] != theirs[key]:
+                raise MergeError(
+                    f"{expert.path}: config {key} is {theirs[key]!r} where the base has {own[key]!r}; "
+                    "architectures must be equal; check that it was trained from this base"
+                )
+        if expert.tied != base.tied:
+            raise MergeError(
+                f"{expert.path} has tie_word_embeddings {expert.tied} where the base has {base.tied}; one head would be "
+                "lost; tie or untie both"
+            )
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys. Text settings at the root (the older layout) are brought under text_config."""
+    nested = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            nested.update(_flat(value, f"{prefix}{key}."))
+        elif prefix or key == "model_type":
+            nested[prefix + key] = value
+        else:
+            nested[f"text_config.{key}"] = value
+    return nested
+
+
+def check_vocabularies(base: Path, experts: Sequence[Path]) -> None:
+    """Raise MergeError where an expert's tokenizer gives other ids to tokens than the base's."""
+    own = _vocabulary(base)
+    for folder in experts:
+        theirs = _vocabulary(folder)
+        if own is None or theirs is None or own == theirs:
+            continue
+        changed = sorted(token for token in own.keys() | theirs.keys() if own.get(token) != theirs.get(token))
+        raise MergeError(
+            f"{folder} has another vocabulary: {len(changed)} tokens differ, among them {changed[0]!r} "
+            f"(base {own.get(changed[0])}, expert {theirs.get(changed[0])}); vocabularies must be equal; "
+            "train from this base's tokenizer"
+        )
+
+
+def _vocabulary(folder: Path) -> dict[str, int] | None:
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    tokenizer = read_json(path)
+    stored = (tokenizer.get("model") or {}).get("vocab") or {}
+    items = stored.items() if isinstance(stored, dict) else ((piece[0], index) for index, piece in enumerate(stored))
+    added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or []}
+    return {**dict(items), **added}
+
+
+def conflicts(donor: Path, others: Sequence[Path]) -> list[str]:
+    """One line per file that another model has differently from the donor (compared as JSON where it is JSON)."""
+    lines = []
+    for name in _COMPARED_FILES:
+        for folder in others:
+            theirs, own = folder / name, donor / name
+            if folder == donor or not theirs.is_file():
+                continue
+            if not own.is_file():
+                lines.append(f"{name}: {folder} has one, the donor {donor} has none")
+            elif _content(theirs) != _content(own):
+                lines.append(f"{name}: {folder} differs from the donor {donor}, whose version is used")
+    return lines
+
+
+def _content(path: Path) -> Any:
+    raw = path.read_bytes()
+    if path.suffix == ".json":
+        try:
+            return json.loads(raw)
+        except ValueError as error:
+            raise ModelError(f"{path} is not valid JSON ({error}); a model's files must be; fetch it again") from error
+    return raw
+
+
+def end_of_sequence_ids(folders: Sequence[Path]) -> list[int]:
+    """Every EOS id that any model names, in order of appearance: its generation config's, or else its config's."""
+    found: dict[int, None] = {}
+    for folder in folders:
+        for name in ("generation_config.json", "config.json"):
+            ids = _eos_of(folder / name)
+            if ids:
+                found.update(dict.fromkeys(ids))
+                break
+    return list(found)
+
+
+def _eos_of(path: Path) -> list[int]:
+    if not path.is_file():
+        return []
+    config = read_json(path)
+    value = config.get("eos_token_id", (config.get("text_config") or {}).get("eos_token_id"))
+    return [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)]
+
+
+def write_assets(donor: Path, others: Sequence[Path], target: Path, output_dtype: str) -> list[str]:
+    """Copy the donor's files into `target`; returns the names written."""
+    written = []
+    for source in sorted(donor.iterdir()):
+        is_asset = source.suffix in _SUFFIXES and source.name not in _NOT_ASSETS and ".index." not in source.name
+        if source.is_file() and is_asset:
+            (target / source.name).write_bytes(source.read_bytes())
+            written.append(source.name)
+    config = _with_dtype(read_json(donor / "config.json"), output_dtype)
+    _write_json(target / "config.json", config)
+    written.append("config.json")
+    path = donor / "generation_config.json"
+    generation = read_json(path) if path.is_file() else {}
+    ids = end_of_sequence_ids([donor, *others])
+    if ids:
+        generation["eos_token_id"] = ids if len(ids) > 1 else ids[0]
+    if generation:
+        _write_json(target / "generation_config.json", generation)
+        written.append("generation_config.json")
+    return written
+
+
+def _with_dtype(config: dict[str, Any], output_dtype: str) -> dict[str, Any]:
+    """The config with its weights' type, under the key that the donor uses, nested sections included."""
+    result = {key: _with_nested(value, output_dtype) for key, value in config.items()}
+    result["torch_dtype" if "torch_dtype" in config else "dtype"] = output_dtype
+    return result
+
+
+def _with_nested(value: Any, output_dtype: str) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {
+        k: output_dtype if k in ("dtype", "torch_dtype") else _with_nested(v, output_dtype) for k, v in value.items()
+    }
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,141 @@
+"""The merges that AMM is compared with. WUDI is a setting of `amm.py`; the rest is here, with the same interface.
+
+average          mean of the task vectors
+task_arithmetic  scale * sum (arXiv 2212.04089)
+ties             keep the largest entries of each, elect a sign, average what agrees (arXiv 2306.01708)
+dare             drop entries at random, rescale, then scale * sum (arXiv 2311.03099)
+iso_c            the sum with all singular values set to their mean (arXiv 2502.04959), matrices only
+
+All but iso_c work entry by entry and so on any block of a tensor, given what must be known of the whole tensor first
+(TIES' thresholds): `BlockMerger` is fed block by block and holds nothing but a block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.merging.amm import MergedLayer, merge_task_vectors
+from tinyr1v_ray.merging.task_vectors import Vectors, dense, total
+
+_LOW_BITS = 16
+_MAGNITUDE = 0x7FFFFFFF
+
+Blocks = Callable[[], Iterable[Tensor]]
+"""Starts a pass over a tensor's task vectors in float32 blocks [K, n]."""
+
+
+def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, recipe: RecipeConfig, name: str = "") -> MergedLayer:
+    """Merge one matrix by any method; `name` seeds DARE's masks. The recipe's scale is applied."""
+    if recipe.method in ("amm", "wudi"):
+        layer = merge_task_vectors(
+            task_vectors_K, recipe.objective, form=recipe.form, solver=recipe.solver, flow_time=recipe.flow_time
+        )
+        layer.task_vector.mul_(recipe.factor)
+        return layer
+    if recipe.method == "iso_c":
+        return MergedLayer(iso_c(task_vectors_K).mul_(recipe.factor), (0.0,))
+    block = torch.stack([dense(vector).float() for vector in task_vectors_K])
+    flat = block.view(len(block), -1)
+    merger = BlockMerger(recipe.method, recipe, name, lambda: [flat])
+    return MergedLayer(merger.merge(flat, 0).view(block.shape[1:]), (0.0,))
+
+
+def iso_c(task_vectors_K: Sequence[Tensor] | Vectors) -> Tensor:
+    """mean(sigma) U V^T of the sum's singular value decomposition. Zero stays zero."""
+    summed = total(task_vectors_K)
+    if not bool(summed.any()):
+        return summed
+    left, values, right = torch.linalg.svd(summed, full_matrices=False)
+    return (left * values.mean()) @ right
+
+
+class BlockMerger:
+    """One entrywise rule on one tensor."""
+
+    def __init__(self, rule: str, recipe: RecipeConfig, name: str, blocks: Blocks) -> None:
+        """`blocks` is called once or twice where the rule needs to see the whole tensor first (TIES)."""
+        self._rule, self._recipe, self._name = rule, recipe, name
+        self._factor = recipe.factor if rule == recipe.method else 1.0
+        self._thresholds_K = magnitudes_at_density(blocks, recipe.density) if rule == "ties" else None
+
+    def merge(self, block_KN: Tensor, number: int) -> Tensor:
+        """m of one block [n]; `number` counts the tensor's blocks and seeds DARE's mask."""
+        num = len(block_KN)
+        if self._rule == "base":
+            return block_KN.new_zeros(block_KN.shape[1])
+        if self._rule == "average":
+            return block_KN.sum(0).mul_(self._factor / num)
+        if self._rule in ("sum", "task_arithmetic"):
+            return block_KN.sum(0).mul_(self._factor)
+        if self._rule == "dare":
+            return self._dropped(block_KN, number).mul_(self._factor)
+        assert self._thresholds_K is not None
+        return elect_and_average(block_KN, self._thresholds_K).mul_(self._factor)
+
+    def _dropped(self, block_KN: Tensor, number: int) -> Tensor:
+        """Each entry of each expert survives with probability 1 - drop and is then divided by it."""
+        kept = 1 - self._recipe.drop
+        result = block_KN.new_zeros(block_KN.shape[1])
+        for expert, values in enumerate(block_KN):
+            generator = torch.Generator().manual_seed(seed_of(self._recipe.seed, "dare", self._name, expert, number))
+            mask = torch.rand(len(values), generator=generator) < kept
+            result.addcmul_(values, mask.to(values.dtype), value=1 / kept)
+        return result
+
+
+def elect_and_average(block_KN: Tensor, thresholds_K: Sequence[float]) -> Tensor:
+    """TIES after trimming: the sign with the larger mass wins; the mean of the surviving entries that have it."""
+    limits = torch.tensor(thresholds_K, dtype=block_KN.dtype)[:, None]
+    trimmed = torch.where(block_KN.abs() >= limits, block_KN, torch.zeros_like(block_KN))
+    sign = trimmed.sum(0).sign()
+    agrees = (trimmed * sign) > 0
+    count = agrees.sum(0).clamp_(min=1)
+    return (trimmed * agrees).sum(0).div_(count)
+
+
+def magnitudes_at_density(blocks: Blocks, density: float) -> list[float]:
+    """Per expert the exact k-th largest |entry|, k = max(1, floor(density n)); entries equal to it are all kept.
+
+    Radix selection on the float's bits, whose order is that of magnitudes: one pass counts the upper half, one the
+    lower half within the bin found, so a tensor of any size needs two passes and two small tables.
+    """
+    upper: list[Tensor] = []
+    numel = 0
+    for block in blocks():
+        bits = block.view(torch.int32) & _MAGNITUDE
+        numel += block.shape[1]
+        counts = [torch.bincount(row >> _LOW_BITS, minlength=1 << 15) for row in bits]
+        upper = [a + b for a, b in zip(upper, counts, strict=True)] if upper else counts
+    keep = max(1, int(density * numel))
+    found = [_bin_of(counts, keep) for counts in upper]
+    lower = [torch.zeros(1 << _LOW_BITS, dtype=torch.int64) for _ in found]
+    for block in blocks():
+        bits = block.view(torch.int32) & _MAGNITUDE
+        for row, (chosen, _), counts in zip(bits, found, lower, strict=True):
+            inside = row[(row >> _LOW_BITS) == chosen] & ((1 << _LOW_BITS) - 1)
+            counts += torch.bincount(inside, minlength=1 << _LOW_BITS)
+    result = []
+    for (chosen, left), counts in zip(found, lower, strict=True):
+        low, _ = _bin_of(counts, left)
+        bits = torch.tensor([(chosen << _LOW_BITS) | low], dtype=torch.int32)
+        result.append(max(float(bits.view(torch.float32)), float(torch.finfo(torch.float32).tiny)))
+    return result
+
+
+def _bin_of(counts: Tensor, keep: int) -> tuple[int, int]:
+    """(bin that holds the keep-th largest, how many of that bin's largest are still to be kept)."""
+    from_above = counts.flip(0).cumsum(0)
+    position = int(torch.searchsorted(from_above, torch.tensor(keep)))
+    before = int(from_above[position - 1]) if position else 0
+    return len(counts) - 1 - position, keep - before
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed from any parts, equal on every machine."""
+    digest = hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -1,0 +1,93 @@
+"""A model folder, opened lazily: its config and the place of each tensor, single-file or sharded; no values are read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyr1v_ray.errors import CheckpointError, ModelError
+from tinyr1v_ray.merging.names import canonical_names
+from tinyr1v_ray.merging.safetensors_file import TensorRef, read_header
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """A full checkpoint. `tensors` is keyed by canonical name; a ref keeps the stored one."""
+
+    path: Path
+    config: dict[str, Any]
+    tensors: dict[str, TensorRef]
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted({Path(ref.path) for ref in self.tensors.values()})
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the embedding. transformers' default for a missing key is True."""
+        text = self.config.get("text_config") or {}
+        return bool(self.config.get("tie_word_embeddings", text.get("tie_word_embeddings", True)))
+
+
+def open_checkpoint(path: Path) -> CheckpointFolder:
+    """Read config.json and all headers; raises ModelError or CheckpointError with the file that is at fault."""
+    if not path.is_dir():
+        raise ModelError(f"{path} is no folder; a model is a folder with config.json and safetensors; check the path")
+    config = read_json(path / "config.json")
+    stored = _stored_tensors(path)
+    names = canonical_names(stored, str(path))
+    return CheckpointFolder(path, config, {canonical: stored[name] for canonical, name in names.items()})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON mapping; raises ModelError naming the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); a model folder needs it; add it") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON ({error}); a model folder needs it; fetch it again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds a {type(value).__name__}; it must be a JSON mapping; fetch it again")
+    return value
+
+
+def _stored_tensors(path: Path) -> dict[str, TensorRef]:
+    if (path / INDEX).is_file():
+        return _sharded(path)
+    if (path / SINGLE).is_file():
+        return read_header(path / SINGLE)
+    if any(path.glob("pytorch_model*.bin")):
+        raise ModelError(f"{path} holds pickled weights (.bin); only safetensors are read; save it as safetensors")
+    raise ModelError(f"{path} has neither {SINGLE} nor {INDEX}; a model folder needs one of them; fetch the weights")
+
+
+def _sharded(path: Path) -> dict[str, TensorRef]:
+    weight_map = read_json(path / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path / INDEX} has no weight_map; an index maps tensors to shards; fetch it again")
+    shards = sorted({str(shard) for shard in weight_map.values()})
+    for shard in shards:
+        if not (path / shard).is_file():
+            raise CheckpointError(f"{path / shard} is missing; {INDEX} names it; fetch that shard")
+    tensors: dict[str, TensorRef] = {}
+    for shard in shards:
+        for name, ref in read_header(path / shard).items():
+            if weight_map.get(name) != shard:
+                raise CheckpointError(
+                    f"{path / INDEX} has no entry for {name}, which is in {shard}; index and shards must agree; "
+                    "fetch both again"
+                )
+            tensors[name] = ref
+    missing = sorted(set(weight_map) - set(tensors))
+    if missing:
+        raise CheckpointError(
+            f"{path / weight_map[missing[0]]} does not hold {missing[0]}, which {INDEX} says it does; "
+            "index and shards must agree; fetch both again"
+        )
+    return tensors

@@ -1,0 +1,195 @@
+"""One tensor task: read, merge by every recipe, write to the planned places, and say what was done.
+
+Runs alike in this process, in a thread or in a Ray worker: it gets a plan and paths, never weights. Its output bytes
+depend on the plan alone (device and thread count included), so tasks may run anywhere and in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.merging.amm import MergedLayer
+from tinyr1v_ray.merging.baselines import BlockMerger, merge_matrix, seed_of
+from tinyr1v_ray.merging.names import MATRIX_KINDS
+from tinyr1v_ray.merging.plan import MergePlan, Place, TensorTask, Treatment
+from tinyr1v_ray.merging.records import DeltaTable, TensorRecord, make_record
+from tinyr1v_ray.merging.rounding import to_output
+from tinyr1v_ray.merging.safetensors_file import DTYPES, read_rows, write_at
+from tinyr1v_ray.merging.sources import TensorSource
+
+_SOLVED = ("amm", "wudi", "iso_c")
+
+
+def execute_task(plan: MergePlan, index: int, folder: Path) -> list[TensorRecord]:
+    """Carry out task `index`, writing into the shards under `folder`; one record per recipe.
+
+    Raises MergeError for non-finite inputs or results, CheckpointError for files that cannot be read.
+    """
+    task = plan.tasks[index]
+    if torch.get_num_threads() != plan.threads_per_task:
+        torch.set_num_threads(plan.threads_per_task)
+    if task.base.dtype not in ("F64", "F32", "F16", "BF16") or task.base.numel == 0:
+        return [_copy(task, treatment, place, folder) for treatment, place in _pairs(task)]
+    started = time.perf_counter()
+    with TensorSource(task) as source:
+        solved = [pair for pair in _pairs(task) if pair[0].rule in _SOLVED]
+        streamed = [pair for pair in _pairs(task) if pair[0].rule not in _SOLVED]
+        records = []
+        if solved:
+            records += _execute_solved(plan, task, source, solved, folder)
+        if streamed:
+            outputs = [_stream_output(plan, task, source, treatment, place, folder) for treatment, place in streamed]
+            records += _emit(source.blocks(), outputs)
+    seconds = time.perf_counter() - started
+    by_recipe = {record.recipe: record.with_seconds(seconds / len(records)) for record in records}
+    return [by_recipe[treatment.recipe] for treatment in task.treatments]
+
+
+def _pairs(task: TensorTask) -> list[tuple[Treatment, Place]]:
+    return list(zip(task.treatments, task.places, strict=True))
+
+
+def _execute_solved(
+    plan: MergePlan, task: TensorTask, source: TensorSource, pairs: list[tuple[Treatment, Place]], folder: Path
+) -> list[TensorRecord]:
+    """Methods that need the whole matrix: the task vectors are held in memory once, recipes run one after the other."""
+    wants_double = any(plan.recipes[t.recipe].objective.dtype == "float64" for t, _ in pairs)
+    base, vectors, present = source.load(plan.device, torch.float64 if wants_double else torch.float32)
+    records = []
+    for treatment, place in pairs:
+        recipe = plan.recipes[treatment.recipe]
+        if treatment.form is not None:
+            recipe = recipe.model_copy(update={"form": treatment.form})
+        layer = merge_matrix(vectors, recipe, task.name)
+        flat = layer.task_vector.reshape(-1).to("cpu", torch.float32)
+        output = _Output(plan, task, treatment, place, folder)
+        output.solution(flat, layer, present)
+        records += _emit(_from_memory(source, base, vectors, present), [output])
+    return records
+
+
+def _from_memory(
+    source: TensorSource, base: Tensor, vectors: Any, present: list[int]
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The same blocks as `source.blocks()`, from what is already in memory."""
+    step = source.rows_per_block
+    for number, row in enumerate(range(0, source.rows, step)):
+        last = min(row + step, source.rows)
+        block = torch.zeros(1 + source.num_experts, (last - row) * source.columns)
+        block[0] = base[row * source.columns : last * source.columns]
+        for position, index in enumerate(present):
+            vector = vectors[position]
+            rows = vector[row:last] if isinstance(vector, Tensor) else vector.left[row:last] @ vector.right
+            block[1 + index] = rows.reshape(-1)
+        yield number, row * source.columns, block
+
+
+def _stream_output(
+    plan: MergePlan, task: TensorTask, source: TensorSource, treatment: Treatment, place: Place, folder: Path
+) -> _Output:
+    """An output of an entrywise rule, whose first passes (TIES) happen here."""
+    output = _Output(plan, task, treatment, place, folder)
+    output.merger = BlockMerger(
+        treatment.rule, output.recipe, task.name, lambda: (block[1:] for _, _, block in source.blocks())
+    )
+    return output
+
+
+@dataclass
+class _Output:
+    """One recipe's version of the tensor while it is written."""
+
+    plan: MergePlan
+    task: TensorTask
+    treatment: Treatment
+    place: Place
+    folder: Path
+    merger: BlockMerger | None = None
+    merged: Tensor | None = None
+    layer: MergedLayer | None = None
+    present: tuple[int, ...] = ()
+
+    @property
+    def recipe(self) -> RecipeConfig:
+        return self.plan.recipes[self.treatment.recipe]
+
+    def solution(self, merged: Tensor, layer: MergedLayer, present: list[int]) -> None:
+        self.merged, self.layer, self.present = merged, layer, tuple(present)
+
+    def delta(self, number: int, begin: int, block: Tensor) -> Tensor:
+        """m of one block."""
+        if self.merged is not None:
+            return self.merged[begin : begin + block.shape[1]]
+        assert self.merger is not None
+        return self.merger.merge(block[1:], number)
+
+    def stored(self, number: int, base: Tensor, delta: Tensor) -> Tensor:
+        seed = None
+        if self.recipe.rounding == "stochastic" and self.treatment.rule != "base":
+            seed = seed_of(self.recipe.seed, "rounding", self.task.name, number)
+        return to_output(base + delta, DTYPES[self.place.dtype], seed)
+
+
+def _emit(blocks: Iterator[tuple[int, int, Tensor]], outputs: list[_Output]) -> list[TensorRecord]:
+    """Write every output block by block; hashes and statistics are taken while a block is in the cache."""
+    with ExitStack() as stack:
+        files = [stack.enter_context((o.folder / o.place.shard).open("r+b")).fileno() for o in outputs]
+        hashes = [hashlib.sha256() for _ in outputs]
+        tables = [DeltaTable() for _ in outputs]
+        for number, begin, block in blocks:
+            for output, file, digest, table in zip(outputs, files, hashes, tables, strict=True):
+                delta = output.delta(number, begin, block)
+                stored = output.stored(number, block[0], delta)
+                digest.update(write_at(file, output.place.offset + begin * stored.itemsize, stored))
+                table.add(block, delta, stored.float() - block[0])
+    records = []
+    for output, digest, table in zip(outputs, hashes, tables, strict=True):
+        if not table.finite:
+            raise MergeError(
+                f"{output.task.name}: the result of {output.treatment.rule} is not finite in {output.place.dtype}; "
+                "a model must hold finite weights; lower the learning rate or the scale, or use float32"
+            )
+        records.append(
+            make_record(output.task, output.treatment, digest.hexdigest(), table, (output.layer, output.present))
+        )
+    return records
+
+
+def _copy(task: TensorTask, treatment: Treatment, place: Place, folder: Path) -> TensorRecord:
+    """Tensors that are no weights: the base's bytes."""
+    with Path(task.base.path).open("rb") as source:
+        values = read_rows(source.fileno(), task.base, 0, task.base.numel)
+    with (folder / place.shard).open("r+b") as file:
+        digest = hashlib.sha256(write_at(file.fileno(), place.offset, values) if task.base.numel else b"")
+    return make_record(task, treatment, digest.hexdigest(), DeltaTable(), (None, ()))
+
+
+def is_matrix(task: TensorTask) -> bool:
+    """Whether the task is a linear layer's matrix."""
+    return task.kind in MATRIX_KINDS
+
+
+def allocate(plan: MergePlan, folder: Path) -> None:
+    """Create the shards under `folder` with their headers, at full size; an existing shard of that size is kept."""
+    for shard in plan.shards:
+        path = folder / shard.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and path.stat().st_size == shard.nbytes:
+            with path.open("rb") as file:
+                if file.read(len(shard.header)) == shard.header:
+                    continue
+        with path.open("wb") as file:
+            os.truncate(file.fileno(), shard.nbytes)
+            file.write(shard.header)

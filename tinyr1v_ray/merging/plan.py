@@ -1,0 +1,276 @@
+"""The plan of a merge: one task per tensor with its cost, and a place for every output tensor. Pure: no weight is read.
+
+Places (shard, offset) are fixed before anything is computed, so any worker can write any tensor at any time, and the
+output's bytes depend neither on the number of workers nor on the order in which they finish.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.merging.accounting import LedgerEntry, Source
+from tinyr1v_ray.merging.costs import Cost, MatrixShape, choose_form, matrix_cost
+from tinyr1v_ray.merging.forms import FormName
+from tinyr1v_ray.merging.lora import LowRankRef
+from tinyr1v_ray.merging.names import MATRIX_KINDS, Kind
+from tinyr1v_ray.merging.safetensors_file import TensorRef, header_bytes
+
+Action = Literal["merged", "averaged", "copied", "refused"]
+ENTRYWISE = ("average", "task_arithmetic", "ties", "dare")
+CHUNK_ELEMENTS = 1 << 18
+"""Tensors are streamed in blocks of whole rows of about this many elements."""
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What one recipe does to one tensor."""
+
+    recipe: str
+    action: Action
+    rule: str
+    """amm, wudi, iso_c, average, sum, task_arithmetic, ties, dare, or base."""
+    form: FormName | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an output tensor goes: a shard, relative to the output folder, and the byte where it begins."""
+
+    shard: str
+    offset: int
+    dtype: str
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class TensorTask:
+    """One tensor for all recipes. `treatments` and `places` run in parallel."""
+
+    index: int
+    name: str
+    stored_name: str
+    kind: Kind
+    base: TensorRef
+    experts: tuple[Source, ...]
+    treatments: tuple[Treatment, ...]
+    places: tuple[Place, ...]
+    cost: "TaskCost"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+
+@dataclass(frozen=True)
+class TaskCost:
+    """What a task needs; `traffic_bytes` are those of elementwise arithmetic in memory."""
+
+    flops: int
+    traffic_bytes: int
+    operations: int
+    read_bytes: int
+    write_bytes: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An output file, relative to the output folder: its header (which is the layout) and its size."""
+
+    path: str
+    header: bytes
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """All that a worker needs to carry out any task."""
+
+    tasks: tuple[TensorTask, ...]
+    refused: tuple[LedgerEntry, ...]
+    shards: tuple[Shard, ...]
+    recipes: dict[str, RecipeConfig]
+    device: Literal["cpu", "cuda"]
+    threads_per_task: int
+    fingerprint: str
+    """Of everything that decides the output's bytes, the inputs' sizes and times included."""
+
+    @property
+    def write_bytes(self) -> int:
+        return sum(shard.nbytes for shard in self.shards)
+
+    @property
+    def longest_first(self) -> list[TensorTask]:
+        """Tasks by flops, then bytes: the schedule (longest processing time first)."""
+        return sorted(self.tasks, key=lambda t: (-t.cost.flops, -t.cost.read_bytes, t.index))
+
+
+def make_plan(
+    ledger: Sequence[LedgerEntry],
+    recipes: Mapping[str, RecipeConfig],
+    *,
+    shard_bytes: int,
+    device: Literal["cpu", "cuda"] = "cpu",
+    threads_per_task: int = 1,
+) -> MergePlan:
+    """Tasks, places and fingerprint. Raises MergeError when nothing is left to write."""
+    entries = [entry for entry in ledger if entry.fate != "refuse" and entry.base is not None]
+    if not entries:
+        raise MergeError("the base holds no tensor; a merge needs weights; check the base folder")
+    treatments = {
+        entry.name: tuple(_treat(entry, name, recipe) for name, recipe in recipes.items()) for entry in entries
+    }
+    shards: list[Shard] = []
+    places: dict[str, list[Place]] = {entry.name: [] for entry in entries}
+    for name, recipe in recipes.items():
+        shards.extend(_lay_out(entries, name, recipe, shard_bytes, places))
+    tasks = []
+    for index, entry in enumerate(entries):
+        assert entry.base is not None
+        cost = task_cost(entry, treatments[entry.name], recipes, tuple(places[entry.name]))
+        tasks.append(
+            TensorTask(
+                index, entry.name, entry.base.name, entry.kind, entry.base, entry.experts,
+                treatments[entry.name], tuple(places[entry.name]), cost,
+            )
+        )  # fmt: skip
+    refused = tuple(entry for entry in ledger if entry.fate == "refuse")
+    fingerprint = _fingerprint(tasks, shards, recipes, device, threads_per_task)
+    return MergePlan(tuple(tasks), refused, tuple(shards), dict(recipes), device, threads_per_task, fingerprint)
+
+
+def _treat(entry: LedgerEntry, name: str, recipe: RecipeConfig) -> Treatment:
+    """The recipe's policy for one tensor, as (action, rule) with a reason."""
+    if entry.fate == "copy":
+        return Treatment(name, "copied", "base", None, entry.reason)
+    method = recipe.method
+    is_matrix = entry.kind in MATRIX_KINDS
+    if is_matrix and entry.kind != "language" and recipe.vision != "optimise":
+        return _by_rule(name, recipe.vision, f"recipe.vision is {recipe.vision}")
+    if not is_matrix and recipe.others is not None:
+        return _by_rule(name, recipe.others, f"recipe.others is {recipe.others}")
+    if method in ENTRYWISE:
+        return _by_rule(name, method, f"{method} works entry by entry")
+    if not is_matrix:
+        return _by_rule(name, "average", f"{entry.kind} is no linear layer's matrix; {method} averages it")
+    if all(source is None for source in entry.experts):
+        return Treatment(name, "copied", "base", None, "no expert changes it")
+    form = None
+    if method in ("amm", "wudi") and recipe.solver == "adam":
+        form = choose_form(_matrix_shape(entry), recipe.objective) if recipe.form == "auto" else recipe.form
+    return Treatment(name, "merged", method, form, f"{entry.kind} linear layer")
+
+
+def _by_rule(name: str, rule: str, reason: str) -> Treatment:
+    action: Action = {"base": "copied", "average": "averaged"}.get(rule, "merged")  # type: ignore[assignment]
+    return Treatment(name, action, rule, None, reason)
+
+
+def _matrix_shape(entry: LedgerEntry) -> MatrixShape:
+    assert entry.base is not None
+    rows, columns = entry.base.shape
+    ranks = (s.rank if isinstance(s, LowRankRef) else None for s in entry.experts if s is not None)
+    return MatrixShape(rows, columns, tuple(ranks))
+
+
+def _lay_out(
+    entries: Sequence[LedgerEntry], name: str, recipe: RecipeConfig, shard_bytes: int, places: dict[str, list[Place]]
+) -> list[Shard]:
+    """Fill shards in the base's order, wider types first (the format wants aligned tensors without holes)."""
+    stored = {"float32": "F32", "bfloat16": "BF16"}[recipe.output_dtype]
+    sized: list[tuple[LedgerEntry, TensorRef, str, int]] = []
+    for entry in entries:
+        assert entry.base is not None
+        dtype = entry.base.dtype if entry.fate == "copy" and entry.base.numel else stored
+        item = entry.base.item_bytes if dtype != stored else {"F32": 4, "BF16": 2}[stored]
+        sized.append((entry, entry.base, dtype, entry.base.numel * item))
+    sized.sort(key=lambda s: -(s[3] // max(s[1].numel, 1)))
+    groups: list[list[tuple[LedgerEntry, TensorRef, str, int]]] = [[]]
+    for item_ in sized:
+        if groups[-1] and sum(s[3] for s in groups[-1]) + item_[3] > shard_bytes:
+            groups.append([])
+        groups[-1].append(item_)
+    shards = []
+    for number, group in enumerate(groups, start=1):
+        file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        path = f"{name}/{file}" if name else file
+        header = header_bytes([(ref.name, dtype, ref.shape, nbytes) for _, ref, dtype, nbytes in group])
+        offset = len(header)
+        for entry, _, dtype, nbytes in group:
+            places[entry.name].append(Place(path, offset, dtype, nbytes))
+            offset += nbytes
+        shards.append(Shard(path, header, offset))
+    return shards
+
+
+def task_cost(
+    entry: LedgerEntry, treatments: Sequence[Treatment], recipes: Mapping[str, RecipeConfig], places: Sequence[Place]
+) -> TaskCost:
+    """Sums over recipes; memory is that of the largest, on top of the experts' task vectors where a method needs all."""
+    assert entry.base is not None
+    ref, num = entry.base, len(entry.experts)
+    chunk = min(ref.numel, max(CHUNK_ELEMENTS, ref.numel // max(ref.shape[0], 1) if ref.shape else 1))
+    streaming = 4 * chunk * (2 * num + 6)
+    flops = traffic = operations = solving = 0
+    for treatment in treatments:
+        traffic += 4 * ref.numel * (3 * num + 8)
+        if treatment.rule in ("amm", "wudi"):
+            cost = _solver_cost(entry, recipes[treatment.recipe], treatment)
+            flops, traffic = flops + cost.flops, traffic + cost.traffic_bytes
+            operations += cost.steps * cost.step_operations
+            solving = max(solving, cost.peak_bytes + 4 * ref.numel)
+        elif treatment.rule == "iso_c":
+            side, other = sorted(ref.shape)
+            flops += 40 * other * side**2
+            solving = max(solving, 4 * ref.numel * (num + 4) + 16 * side**2)
+        elif treatment.rule == "ties":
+            traffic += 4 * ref.numel * 6 * num
+    read = ref.nbytes + sum(source.nbytes for source in entry.experts if source is not None)
+    return TaskCost(flops, traffic, operations, read, sum(p.nbytes for p in places), streaming + solving)
+
+
+def _solver_cost(entry: LedgerEntry, recipe: RecipeConfig, treatment: Treatment) -> Cost:
+    return matrix_cost(_matrix_shape(entry), recipe.objective, recipe.solver, treatment.form or "gram")
+
+
+def _fingerprint(
+    tasks: Sequence[TensorTask],
+    shards: Sequence[Shard],
+    recipes: Mapping[str, RecipeConfig],
+    device: str,
+    threads_per_task: int,
+) -> str:
+    files = {ref.path for task in tasks for ref in _refs(task)}
+    stats = {path: (Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in sorted(files)}
+    content = {
+        "tasks": [{k: v for k, v in asdict(task).items() if k != "cost"} for task in tasks],
+        "shards": [[shard.path, shard.nbytes] for shard in shards],
+        "recipes": {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()},
+        "device": device,
+        "threads": threads_per_task,
+        "files": stats,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _refs(task: TensorTask) -> list[TensorRef]:
+    refs = [task.base]
+    for source in task.experts:
+        if isinstance(source, LowRankRef):
+            refs.extend((source.left, source.right))
+        elif source is not None:
+            refs.append(source)
+    return refs
+
+
+def input_files(plan: MergePlan) -> list[str]:
+    """Every weight file that the merge reads."""
+    return sorted({ref.path for task in plan.tasks for ref in _refs(task)})

@@ -1,0 +1,100 @@
+"""Which work runs next: longest first, as long as it fits the memory that is left. Pure.
+
+Small tensors are bundled, so that hundreds of norms and biases do not cost hundreds of messages.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from tinyr1v_ray.errors import PlacementError
+from tinyr1v_ray.merging.plan import MergePlan, input_files
+
+_BUNDLE_FLOPS = 2_000_000_000
+_BUNDLE_BYTES = 64 << 20
+_HASH_MEMORY_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Tasks done one after the other by one worker, or one input file to hash. Weight in flops, then bytes."""
+
+    tasks: tuple[int, ...]
+    file: str | None
+    flops: int
+    io_bytes: int
+    memory_bytes: int
+
+
+def make_bundles(plan: MergePlan, done: Collection[int], hashed: Collection[str]) -> list[Bundle]:
+    """What is left to do, longest first; input files are hashed last, beside the tail of small tasks."""
+    bundles: list[Bundle] = []
+    open_: list[int] = []
+    flops = io_bytes = memory = 0
+    for task in plan.longest_first:
+        if task.index in done:
+            continue
+        cost = task.cost
+        open_.append(task.index)
+        flops += cost.flops
+        io_bytes += cost.read_bytes + cost.write_bytes
+        memory = max(memory, cost.memory_bytes)
+        if flops >= _BUNDLE_FLOPS or io_bytes >= _BUNDLE_BYTES:
+            bundles.append(Bundle(tuple(open_), None, flops, io_bytes, memory))
+            open_, flops, io_bytes, memory = [], 0, 0, 0
+    if open_:
+        bundles.append(Bundle(tuple(open_), None, flops, io_bytes, memory))
+    for file in input_files(plan):
+        if file not in hashed:
+            bundles.append(Bundle((), file, 0, 0, _HASH_MEMORY_BYTES))
+    return bundles
+
+
+class Queue:
+    """Hands out bundles within a memory budget per node; a bundle given back (its worker died) comes first again."""
+
+    def __init__(self, bundles: Sequence[Bundle], memory_bytes: int) -> None:
+        """Raises PlacementError when one bundle alone exceeds the budget."""
+        largest = max(bundles, key=lambda b: b.memory_bytes, default=None)
+        if largest is not None and largest.memory_bytes > memory_bytes:
+            raise PlacementError(
+                f"the largest tensor task needs {largest.memory_bytes / 2**30:.2f} GiB of {memory_bytes / 2**30:.2f} GiB; "
+                "a task must fit; raise job.memory_gib or merge on a larger machine"
+            )
+        self._pending = list(bundles)
+        self._budget = memory_bytes
+        self._used: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def take(self, node: str = "") -> Bundle | None:
+        """The longest pending bundle that fits beside what runs on that node; None where none does."""
+        free = self._budget - self._used.get(node, 0)
+        for position, bundle in enumerate(self._pending):
+            if bundle.memory_bytes <= free:
+                self._used[node] = self._used.get(node, 0) + bundle.memory_bytes
+                return self._pending.pop(position)
+        return None
+
+    def finish(self, bundle: Bundle, node: str = "") -> None:
+        """Its memory is free again."""
+        self._used[node] -= bundle.memory_bytes
+
+    def give_back(self, bundle: Bundle, node: str = "") -> None:
+        """Its worker died: free the memory and put it first."""
+        self.finish(bundle, node)
+        self._pending.insert(0, bundle)
+
+
+def makespan_s(seconds: Sequence[float], num_workers: int) -> float:
+    """Time until the last of `num_workers` is done when each takes the longest job left.
+
+    Worked example: jobs of 3, 3, 2, 2 and 2 s on two workers take 7 s (3 + 2 + 2 beside 3 + 2).
+    """
+    finish_s = [0.0] * max(1, num_workers)
+    for job_s in sorted(seconds, reverse=True):
+        heapq.heapreplace(finish_s, finish_s[0] + job_s)
+    return max(finish_s)

@@ -1,0 +1,271 @@
+"""A merge from end to end, whoever runs the tasks: check everything, plan, resume, run, verify, publish.
+
+Nothing is written before all checks have passed. Work goes on in `.<name>.partial` beside the output folder, which
+appears by one rename when the bytes on disk have been held against the journal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.errors import CheckpointError, MergeError, RunFolderError
+from tinyr1v_ray.merging.accounting import LedgerEntry, build_ledger, open_expert
+from tinyr1v_ray.merging.assets import (
+    check_architectures,
+    check_vocabularies,
+    choose_donor,
+    conflicts,
+    write_assets,
+)
+from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
+from tinyr1v_ray.merging.execute import allocate
+from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, verify_output
+from tinyr1v_ray.merging.plan import MergePlan, make_plan
+from tinyr1v_ray.merging.records import TensorRecord
+from tinyr1v_ray.merging.report import REPORT, make_report, unchanged_experts, write_report
+from tinyr1v_ray.merging.sanity import Closeness, check_same_base, sample_closeness
+from tinyr1v_ray.merging.schedule import Bundle, make_bundles
+
+_SPARE_DISK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class PreparedMerge:
+    """Checked inputs and a plan; nothing has been written."""
+
+    config: MergeConfig
+    base: Path
+    experts: tuple[Path, ...]
+    donor: Path
+    output: Path
+    plan: MergePlan
+    conflicts: tuple[str, ...]
+
+    @property
+    def working_folder(self) -> Path:
+        """Beside the output, so that the final rename stays on one file system."""
+        return self.output.parent / f".{self.output.name}.partial"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the output is there already and is exactly this plan's (a merge killed after its last rename)."""
+        name = next(iter(self.plan.recipes))
+        try:
+            report = json.loads((self.output / name / REPORT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(report, dict) and report.get("fingerprint") == self.plan.fingerprint
+
+
+@dataclass(frozen=True)
+class BundleResult:
+    """What a worker sends back: records, or one file's hash."""
+
+    bundle: Bundle
+    records: tuple[tuple[int, tuple[TensorRecord, ...]], ...] = ()
+    sha256: str | None = None
+
+
+Runner = Callable[[PreparedMerge, Path, Sequence[Bundle], Callable[[BundleResult], None]], None]
+"""Carries out bundles of a plan on the shards in a folder and reports each; raises what a task raises."""
+
+
+@dataclass(frozen=True)
+class MergeSummary:
+    """What a finished merge has to say."""
+
+    output: Path
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    resumed_tasks: int = 0
+
+
+def prepare_merge(config: MergeConfig, base: Path) -> PreparedMerge:
+    """All checks that need no full pass over the weights, and the plan. `base` is the resolved folder of config.base."""
+    if not config.experts:
+        raise MergeError("no expert was given; a merge needs at least one; pass --expert DIR or set experts")
+    output = Path(config.output).absolute()
+    paths = tuple(Path(expert) for expert in config.experts)
+    base_folder = open_checkpoint(base)
+    experts = [open_expert(path) for path in paths]
+    check_architectures(base_folder, experts)
+    ledger = build_ledger(base_folder, experts)
+    check_vocabularies(base, paths)
+    donor = choose_donor(config.donor, base, paths)
+    sampled = [sample_closeness(ledger, index) for index in range(len(paths))]
+    check_same_base(config.experts, sampled, config.max_norm_ratio, config.min_cosine)
+    plan = make_plan(
+        ledger,
+        config.named_recipes,
+        shard_bytes=config.shard_mib << 20,
+        device=config.job.device,
+        threads_per_task=config.job.threads_per_task,
+    )
+    prepared = PreparedMerge(config, base, paths, donor, output, plan, tuple(conflicts(donor, [base, *paths])))
+    _check_output(prepared)
+    return prepared
+
+
+def _check_output(prepared: PreparedMerge) -> None:
+    if prepared.output.exists() and not (prepared.config.resume and prepared.is_finished):
+        raise RunFolderError(
+            f"output {prepared.output} exists; a merge never writes into an existing folder; remove it or choose another"
+        )
+    parent = prepared.output.parent
+    while not parent.exists():
+        parent = parent.parent
+    free = shutil.disk_usage(parent).free
+    have = 0
+    if prepared.working_folder.is_dir():
+        have = sum(f.stat().st_blocks * 512 for f in prepared.working_folder.rglob("*.safetensors"))
+    needed = prepared.plan.write_bytes + _SPARE_DISK_BYTES - have
+    if free < needed and not prepared.is_finished:
+        raise CheckpointError(
+            f"{parent} has {free / 2**30:.2f} GiB free; the output needs {needed / 2**30:.2f} GiB; "
+            "free some space or choose another output"
+        )
+
+
+def run_merge(prepared: PreparedMerge, runner: Runner, on_result: Callable[[BundleResult], None]) -> MergeSummary:
+    """Carry out a prepared merge; `on_result` is told of every bundle, for progress.
+
+    A fault of the inputs that only a full pass finds (NaN, a foreign base) removes the working folder; any other end
+    leaves it, and the same merge started again continues there.
+    """
+    if prepared.is_finished:
+        shutil.rmtree(prepared.working_folder, ignore_errors=True)
+        return MergeSummary(prepared.output)
+    with _working_folder(prepared) as folder:
+        try:
+            return _run_locked(prepared, folder, runner, on_result)
+        except MergeError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _working_folder(prepared: PreparedMerge) -> Iterator[Path]:
+    """Created and locked; a second merge into the same output is refused while the first runs."""
+    folder = prepared.working_folder
+    if folder.exists() and not prepared.config.resume:
+        shutil.rmtree(folder)
+    (folder / OUTPUT).mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"{folder} is in use by another merge; one merge writes an output; wait for it or choose another output"
+            ) from error
+        yield folder
+
+
+def _run_locked(
+    prepared: PreparedMerge, folder: Path, runner: Runner, on_result: Callable[[BundleResult], None]
+) -> MergeSummary:
+    plan = prepared.plan
+    resumed = (folder / JOURNAL).is_file()
+    journal = open_journal(folder, plan)
+    allocate(plan, folder / OUTPUT)
+    num_resumed = len(journal.records) if resumed else 0
+
+    def keep(result: BundleResult) -> None:
+        for index, records in result.records:
+            journal.append_task(index, records)
+        if result.sha256 is not None and result.bundle.file is not None:
+            journal.append_file(result.bundle.file, result.sha256)
+        on_result(result)
+
+    runner(prepared, folder / OUTPUT, make_bundles(plan, journal.records, journal.input_hashes), keep)
+    _check_full_pass(prepared, journal)
+    verify_output(plan, folder / OUTPUT, journal)
+    summary = _publish(prepared, folder, journal)
+    return MergeSummary(summary.output, summary.counts, summary.warnings, num_resumed)
+
+
+def _check_full_pass(prepared: PreparedMerge, journal: Journal) -> None:
+    """The foreign-base check again, now on every linear layer."""
+    first = next(iter(prepared.plan.recipes))
+    records = [r for r in journal.all_records() if r["recipe"] == first and r.get("norm_ratios") and _is_linear(r)]
+    found = [
+        [Closeness(r["norm_ratios"][index], r["base_cosines"][index]) for r in records]
+        for index in range(len(prepared.experts))
+    ]
+    config = prepared.config
+    check_same_base(config.experts, found, config.max_norm_ratio, config.min_cosine)
+
+
+def _is_linear(record: dict[str, Any]) -> bool:
+    return record["kind"] in ("language", "vision", "merger")
+
+
+def _publish(prepared: PreparedMerge, folder: Path, journal: Journal) -> MergeSummary:
+    """Assets, reports, flush to disk, rename."""
+    records = journal.all_records()
+    counts: dict[str, dict[str, int]] = {}
+    warnings: list[str] = []
+    for name, recipe in prepared.plan.recipes.items():
+        target = folder / OUTPUT / name
+        own = [record for record in records if record["recipe"] == name]
+        write_assets(prepared.donor, [prepared.base, *prepared.experts], target, recipe.output_dtype)
+        _write_index(prepared.plan, name, target)
+        report = make_report(
+            recipe, own, [_refused(entry) for entry in prepared.plan.refused], _context(prepared, journal, own)
+        )
+        write_report(report, target)
+        counts[name] = report["counts"]
+        warnings += [f"{name}: {line}" if name else line for line in report["warnings"]]
+    _flush(folder / OUTPUT)
+    (folder / OUTPUT).rename(prepared.output)
+    shutil.rmtree(folder, ignore_errors=True)
+    return MergeSummary(prepared.output, counts, tuple(warnings))
+
+
+def _context(prepared: PreparedMerge, journal: Journal, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    job = prepared.config.job
+    return {
+        "fingerprint": prepared.plan.fingerprint,
+        "base": str(prepared.base),
+        "experts": [str(path) for path in prepared.experts],
+        "donor": str(prepared.donor),
+        "inputs": [{"path": path, "sha256": digest} for path, digest in sorted(journal.input_hashes.items())],
+        "arithmetic": {"device": job.device, "threads_per_task": job.threads_per_task},
+        "conflicts": list(prepared.conflicts),
+        "warnings": unchanged_experts(records, prepared.config.experts),
+    }
+
+
+def _refused(entry: LedgerEntry) -> dict[str, Any]:
+    return {"name": entry.name, "kind": entry.kind, "action": "refused", "reason": entry.reason}
+
+
+def _write_index(plan: MergePlan, recipe: str, target: Path) -> None:
+    """The index of a sharded output; a single file needs none."""
+    weight_map, total = {}, 0
+    for task in plan.tasks:
+        for treatment, place in zip(task.treatments, task.places, strict=True):
+            if treatment.recipe == recipe:
+                weight_map[task.stored_name] = Path(place.shard).name
+                total += place.nbytes
+    if len(set(weight_map.values())) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        (target / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _flush(folder: Path) -> None:
+    """Everything to the disk before the rename makes it visible."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
