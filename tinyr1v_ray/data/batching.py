@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from tinyr1v_ray.types import Minibatch, ScoredGroup, TrainBatch, TrainGroup, TrainRow
 
 
 def build_train_batch(
     step: int,
     groups: Sequence[ScoredGroup],
-    advantages_PG: Sequence[Sequence[float]],
+    advantages_PG: Sequence[Sequence[float] | np.ndarray],
     num_minibatches: int,
     keep_zero_advantages: bool,
 ) -> TrainBatch:
@@ -40,7 +42,7 @@ def build_train_batch(
 
 
 def _build_minibatch(
-    groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float]], keep_zero_advantages: bool
+    groups: Sequence[ScoredGroup], advantages_PG: Sequence[Sequence[float] | np.ndarray], keep_zero_advantages: bool
 ) -> Minibatch:
     kept, num_loss_tokens, num_loss_rows = [], 0, 0
     for scored, advantages_G in zip(groups, advantages_PG, strict=True):
@@ -54,7 +56,7 @@ def _build_minibatch(
 
 
 def _effective_rows(
-    scored: ScoredGroup, advantages_G: Sequence[float], keep_zero_advantages: bool
+    scored: ScoredGroup, advantages_G: Sequence[float] | np.ndarray, keep_zero_advantages: bool
 ) -> tuple[TrainRow, ...]:
     rows = []
     for completion, usable, advantage in zip(scored.group.completions, scored.usable_G, advantages_G, strict=True):

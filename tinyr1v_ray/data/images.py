@@ -23,7 +23,7 @@ from tinyr1v_ray.types import ImageRef
 EXTENSIONS = {
     "PNG": "png",
     "JPEG": "jpg",
-    "MPO": "jpg",
+    "MPO": "jpg",  # what Pillow calls a JPEG file with a second picture behind the first
     "WEBP": "webp",
     "GIF": "gif",
     "BMP": "bmp",
@@ -31,6 +31,8 @@ EXTENSIONS = {
     "PPM": "ppm",
 }
 """Formats that are read, and the endings they get. Formats that run other programs (EPS) are not among them."""
+
+_READ_FORMATS = tuple(name for name in EXTENSIONS if name != "MPO")
 
 MAX_ASPECT_RATIO = 200.0
 """The model's own resizing refuses images that are longer than this, relative to their short side."""
@@ -81,15 +83,15 @@ def inspect_image(content: bytes, max_megapixels: float) -> ImageFacts:
     if not content:
         raise DataError("image is empty; an image file has content; restore the file")
     try:
-        with Image.open(io.BytesIO(content), formats=tuple(EXTENSIONS)) as image:
+        with Image.open(io.BytesIO(content), formats=_READ_FORMATS) as image:
             image_format = image.format or ""
             width_px, height_px = image.size
             _check_size(width_px, height_px, max_megapixels)
-            if image.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8):
-                width_px, height_px = height_px, width_px
             if image_format == "JPEG":
                 image.draft("RGB", (max(1, width_px // 8), max(1, height_px // 8)))
             image.load()
+            if image.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8):  # after loading: TIFF is turned by then
+                width_px, height_px = height_px, width_px
     except DataError:
         raise
     except _PILLOW_ERRORS as error:
@@ -161,7 +163,7 @@ def open_image(reference: ImageRef) -> Image.Image:
             f"{reference.sha256[:12]}); images are never rewritten; remove the file and start again"
         )
     try:
-        with Image.open(io.BytesIO(content), formats=tuple(EXTENSIONS)) as image:
+        with Image.open(io.BytesIO(content), formats=_READ_FORMATS) as image:
             upright = _to_rgb(ImageOps.exif_transpose(image))
     except _PILLOW_ERRORS as error:
         raise DataError(f"image {path} cannot be decoded: {_one_line(error)}; restore the file") from error

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
+
+import pyarrow
+from datasets import Json
 
 from tinyr1v_ray.config.train import DataSettings
 from tinyr1v_ray.data.sources import Source
@@ -38,6 +43,8 @@ class ItemReader:
         self.source = source
         self._default_domain = settings.domain
         self._columns = _resolve_columns(settings, source)
+        features = source.dataset.features
+        self._json_columns = {name for name in self._columns.values() if isinstance(features[name], Json)}
         text_columns = [name for role, name in self._columns.items() if role != "image_column"]
         self._texts = source.dataset.select_columns(list(dict.fromkeys(text_columns)))
         used_columns = list(dict.fromkeys(self._columns.values()))
@@ -52,22 +59,31 @@ class ItemReader:
 
     def text(self, row_index: int) -> ItemText:
         """Texts of one item, without touching its images."""
-        return self._to_text(row_index, self._texts[row_index].to_pylist()[0])
+        return self._to_text(row_index, self._decoded(self._texts[row_index])[0])
 
     def images(self, row_index: int) -> list[bytes]:
         """Contents of one item's images, in order; raises DataError when one cannot be read."""
-        return self._to_images(self._rows[row_index].to_pylist()[0])
+        return self._to_images(self._decoded(self._rows[row_index])[0])
 
     def __iter__(self) -> Iterator[tuple[ItemText, list[bytes] | DataError]]:
         """All items in order; an image that cannot be read comes as the error that says why."""
         for start in range(0, len(self), _ROWS_AT_ONCE):
-            rows = self._rows[start : start + _ROWS_AT_ONCE].to_pylist()
+            rows = self._decoded(self._rows[start : start + _ROWS_AT_ONCE])
             for row_index, row in enumerate(rows, start):
                 text = self._to_text(row_index, row)
                 try:
                     yield text, self._to_images(row)
                 except DataError as error:
                     yield text, error
+
+    def _decoded(self, table: pyarrow.Table) -> list[dict[str, Any]]:
+        """Rows as plain values; `datasets` keeps columns of mixed types as JSON texts."""
+        rows = table.to_pylist()
+        for row in rows:
+            row.update(
+                {name: json.loads(row[name]) for name in self._json_columns & row.keys() if row[name] is not None}
+            )
+        return rows
 
     def _to_text(self, row_index: int, row: Mapping[str, Any]) -> ItemText:
         texts = {role: _as_text(row[name]) for role, name in self._columns.items() if role != "image_column"}
@@ -115,12 +131,24 @@ def _default(role: str) -> object:
 
 
 def _as_text(value: Any) -> str:
-    """Text of a cell: nothing for null, several values joined by commas (an answer that is a list)."""
-    if value is None:
-        return ""
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return ", ".join(_as_text(part) for part in value)
-    return str(value).strip() if not isinstance(value, bytes) else value.decode("utf-8", "replace").strip()
+    """Text of a cell: nothing for null, several values joined by commas (an answer that is a list).
+
+    Types that a reader guessed are undone as far as possible: whole floats lose their fraction (integers beside
+    fractions become floats), midnights their time (dates in JSON become time stamps).
+    """
+    match value:
+        case None:
+            return ""
+        case float() if value.is_integer():
+            return str(int(value))
+        case datetime() if value.time() == time():
+            return value.date().isoformat()
+        case bytes():
+            return value.decode("utf-8", "replace").strip()
+        case list() | tuple():
+            return ", ".join(_as_text(part) for part in value)
+        case _:
+            return str(value).strip()
 
 
 def _image_contents(value: Any, base_folder: Path) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from tinyr1v_ray.errors import ModelError
+from tinyr1v_ray.miniature.base import base_model_folder
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _EMBEDDING_ENDING = "embed_tokens.weight"
@@ -42,9 +43,6 @@ def resolve_model_folder(path: str) -> Path:
 
 def _locate(path: str) -> Path:
     if path == "miniature":
-        # Imported on use: a check of a folder or hub model starts without the miniature's own dependencies.
-        from tinyr1v_ray.miniature.base import base_model_folder
-
         return base_model_folder()
     folder = Path(path).expanduser()
     if folder.is_dir():

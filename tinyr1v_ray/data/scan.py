@@ -113,9 +113,10 @@ def _inspected(reader: ItemReader, max_megapixels: float) -> Iterator[_Found]:
 
 
 def _refuse_duplicate(names: dict[str, str], prompt_id: str, name: str, has_id: bool) -> None:
-    first = names.setdefault(prompt_id, name)
-    if first == name:
+    if prompt_id not in names:
+        names[prompt_id] = name
         return
+    first = names[prompt_id]
     if has_id:
         raise DataError(
             f"{name} and {first} have the same id {prompt_id!r}; ids are unique over all sources; correct them or set "

@@ -12,13 +12,23 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import pyarrow
-from datasets import Dataset, load_dataset
+from datasets import (
+    Dataset,
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    load_dataset,
+    logging,
+)
 from datasets.exceptions import DatasetsError
+from pyarrow.parquet import read_metadata
 
 from tinyr1v_ray.errors import DataError
 
@@ -76,7 +86,7 @@ def parse_source(text: str, purpose: str) -> SourceName:
         domain, _, pool = text.removeprefix("miniature:").partition(":")
         return SourceName(SourceKind.MINIATURE, domain, pool or purpose)
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         has_parquet = any(path.glob("*.parquet"))
         return SourceName(SourceKind.PARQUET_FOLDER if has_parquet else SourceKind.IMAGE_FOLDER, str(path), "train")
     if path.is_file() or path.suffix in _FILE_LOADERS:
@@ -98,7 +108,8 @@ def load_source(text: str, purpose: str, cache_folder: Path) -> Source:
     if name.kind is SourceKind.FILE:
         _check_file(Path(name.location))
     try:
-        dataset = _load(name, str(cache_folder / "datasets"))
+        with _quiet_datasets():
+            dataset = _load(name, str(cache_folder / "datasets"))
     except _DATASETS_ERRORS as error:
         hint = " (no such file or folder here, so taken for a hub name)" if name.kind is SourceKind.HUB else ""
         reason = " ".join(str(error.__cause__ or error).split())[:300]
@@ -106,7 +117,7 @@ def load_source(text: str, purpose: str, cache_folder: Path) -> Source:
             f"data source {text}{hint} cannot be loaded: {reason}; it must be a table; repair or rename it"
         ) from error
     if len(dataset) == 0:
-        raise DataError(f"data source {text} holds no items; a source holds at least one; fill or remove it")
+        raise _no_items(f"data source {text}")
     folder = Path(name.location) if Path(name.location).is_dir() else Path(name.location).parent
     return Source(text, dataset.with_format("arrow"), folder.absolute())
 
@@ -123,8 +134,32 @@ def _check_file(path: Path) -> None:
         raise DataError(f"data file {path} does not exist; sources are files that exist; correct the path")
     if path.suffix not in _FILE_LOADERS:
         raise DataError(f"data file {path} ends in {path.suffix!r}; .parquet and .jsonl are read; convert it")
-    if path.stat().st_size == 0:
-        raise DataError(f"data file {path} is empty; a source holds at least one item; fill or remove it")
+    try:
+        # Asked of the file itself, since `datasets` cannot read a table without rows.
+        is_empty = path.stat().st_size == 0 or (path.suffix == ".parquet" and read_metadata(path).num_rows == 0)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"data file {path} cannot be loaded: {reason}; it must be a table; repair it") from error
+    if is_empty:
+        raise _no_items(f"data file {path}")
+
+
+def _no_items(what: str) -> DataError:
+    return DataError(f"{what} is empty; a source holds at least one item; fill or remove it")
+
+
+@contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    """Keep the library's own progress bars and logged errors out of this package's, which say the same."""
+    had_no_bars, verbosity = are_progress_bars_disabled(), logging.get_verbosity()
+    disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if not had_no_bars:
+            enable_progress_bars()
 
 
 def _load(name: SourceName, cache_folder: str) -> Dataset:

@@ -1,0 +1,219 @@
+"""The prompt table: order, cursor, ids, skipped items, limits."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from tinyr1v_ray.config.train import DataSettings
+from tinyr1v_ray.data.images import open_image
+from tinyr1v_ray.data.processor import PromptProcessor
+from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_table
+from tinyr1v_ray.errors import DataError
+
+Picture = Callable[..., bytes]
+Build = Callable[..., PromptTable]
+NUM_ITEMS = 23
+
+
+def write(path: Path, images: list[bytes | None], **columns: list[object]) -> str:
+    count = len(images)
+    given = {"question": [f"What is {index}?" for index in range(count)], "answer": [str(n) for n in range(count)]}
+    pyarrow.parquet.write_table(pyarrow.table({**given, "image": images, **columns}), path)
+    return str(path)
+
+
+@pytest.fixture
+def source(tmp_path: Path, picture: Picture) -> str:
+    return write(tmp_path / "data.parquet", [picture(28 * (1 + index % 3), 28, index) for index in range(NUM_ITEMS)])
+
+
+@pytest.fixture
+def build(processor: PromptProcessor, tmp_path: Path) -> Build:
+    def build_table(*sources: str, seed: int = 0, max_prompt_tokens: int = 1000, **settings: object) -> PromptTable:
+        options = TableOptions(tmp_path / "images", tmp_path / "cache", max_prompt_tokens, seed)
+        return build_prompt_table(DataSettings(train=sources, **settings), "train", processor, options)  # type: ignore
+
+    return build_table
+
+
+def ids(table: PromptTable, cursor: int, count: int) -> list[tuple[int, str]]:
+    return [(prompt.epoch, prompt.prompt_id) for prompt in islice(table.iterate(cursor), count)]
+
+
+def test_a_prompt_has_everything_that_follows_needs(build: Build, source: str, processor: PromptProcessor) -> None:
+    prompt = build(source, question_template="Q: {question} Think {x}.", system_prompt="Be brief.")[4]
+    text = processor.tokenizer.decode(prompt.token_ids)
+    assert "Q: What is 4? Think {x}." in text and "Be brief." in text
+    assert (prompt.question, prompt.answer, prompt.domain, prompt.epoch) == ("What is 4?", "4", "math", 0)
+    (image,) = prompt.images
+    assert (image.width_px, image.height_px, image.num_tokens) == (56, 28, 2)
+    assert prompt.num_expanded_tokens == len(prompt.token_ids) + 1
+    assert open_image(image).size == (56, 28)
+
+
+def test_every_epoch_has_every_item_once_in_an_order_of_its_own(build: Build, source: str) -> None:
+    table = build(source)
+    order = ids(table, 0, 3 * NUM_ITEMS)
+    epochs = [order[epoch * NUM_ITEMS : (epoch + 1) * NUM_ITEMS] for epoch in range(3)]
+    for number, epoch in enumerate(epochs):
+        assert {position[0] for position in epoch} == {number}
+        assert len({position[1] for position in epoch}) == NUM_ITEMS
+    assert len({tuple(prompt_id for _, prompt_id in epoch) for epoch in epochs}) == 3
+
+
+@pytest.mark.parametrize("cursor", [0, 1, 22, 23, 24, 45, 46, 100])
+def test_a_cursor_resumes_anywhere_in_a_new_process(build: Build, source: str, cursor: int) -> None:
+    uninterrupted = ids(build(source, seed=3), 0, cursor + 30)
+    assert ids(build(source, seed=3), cursor, 30) == uninterrupted[cursor:]
+
+
+def test_the_seed_decides_the_order_and_no_shuffling_keeps_it(build: Build, source: str) -> None:
+    orders = {tuple(ids(build(source, seed=seed), 0, NUM_ITEMS)) for seed in range(4)}
+    assert len(orders) == 4
+    questions = [prompt.question for prompt in islice(build(source, shuffle=False).iterate(0), NUM_ITEMS + 2)]
+    assert questions == [f"What is {index % NUM_ITEMS}?" for index in range(NUM_ITEMS + 2)]
+
+
+def test_in_order_spaces_a_limited_evaluation_evenly(build: Build, source: str) -> None:
+    table = build(source)
+    assert [prompt.answer for prompt in table.in_order()] == [str(index) for index in range(NUM_ITEMS)]
+    assert [prompt.answer for prompt in table.in_order(4)] == ["0", "5", "11", "17"]
+    assert len(list(table.in_order(1000))) == NUM_ITEMS
+
+
+def test_content_ids_stay_when_rows_move_and_differ_when_content_does(
+    build: Build, tmp_path: Path, picture: Picture
+) -> None:
+    images: list[bytes | None] = [picture(seed=seed) for seed in range(4)]
+    forwards = {p.question: p.prompt_id for p in build(write(tmp_path / "a.parquet", images)).in_order()}
+    questions: list[object] = [f"What is {index}?" for index in reversed(range(4))]
+    answers: list[object] = [str(index) for index in reversed(range(4))]
+    backwards = write(tmp_path / "b.parquet", images[::-1], question=questions, answer=answers)
+    assert {p.question: p.prompt_id for p in build(backwards).in_order()} == forwards
+    other = write(tmp_path / "c.parquet", [picture(seed=9), *images[1:]])
+    changed = {p.question: p.prompt_id for p in build(other).in_order()}
+    assert {question for question in forwards if forwards[question] != changed[question]} == {"What is 0?"}
+
+
+def test_ids_are_taken_from_their_column_and_duplicates_refused(build: Build, tmp_path: Path) -> None:
+    good = write(tmp_path / "a.parquet", [None] * 3, prompt_id=[7, 8, 9])
+    assert [prompt.prompt_id for prompt in build(good).in_order()] == ["7", "8", "9"]
+    with pytest.raises(DataError, match=r"item 0 of .*a\.parquet and item 0 of .*a\.parquet have the same id '7'"):
+        build(good, good)
+    twice: list[object] = ["Same?", "Other?", "Same?"]
+    bad = write(tmp_path / "b.parquet", [None] * 3, question=twice, answer=["1", "1", "1"])
+    with pytest.raises(DataError, match=r"item 2 of .* and item 0 of .* have the same question, answer and images"):
+        build(bad)
+
+
+def test_several_sources_are_one_table(build: Build, tmp_path: Path, picture: Picture) -> None:
+    first = write(tmp_path / "a.parquet", [None, picture()], domain=["ocr", "structure"])
+    second = write(tmp_path / "b.parquet", [None], question=["Else?"])
+    table = build(first, second)
+    assert [prompt.domain for prompt in table.in_order()] == ["ocr", "structure", "math"]
+    assert table.domains == {"ocr", "structure", "math"} and len(table) == 3
+    assert [len(prompt.images) for prompt in table.in_order()] == [0, 1, 0]
+
+
+def test_unreadable_images_are_skipped_counted_and_named(
+    build: Build, tmp_path: Path, picture: Picture, caplog: pytest.LogCaptureFixture
+) -> None:
+    images: list[bytes | None] = [picture(seed=seed) for seed in range(40)]
+    images[7] = picture(seed=7)[:200]
+    images[31] = b"no image"
+    source = write(tmp_path / "data.parquet", images)
+    with caplog.at_level(logging.WARNING):
+        table = build(source)
+    assert len(table) == 38
+    assert [item.name for item in table.skipped] == [f"item {index} of {source}" for index in (7, 31)]
+    assert caplog.messages == [f"2 items are skipped, first item 7 of {source}: {table.skipped[0].reason}"]
+    assert Counter(prompt.answer for prompt in islice(table.iterate(0), 38)).keys() & {"7", "31"} == set()
+    with pytest.raises(
+        DataError, match=r"2 of 40 items have unreadable images: item 7 of .*item 31 of .*at most 4\.0%"
+    ):
+        build(source, max_skipped_share=0.04)
+
+
+def test_missing_image_files_and_bombs_count_as_unreadable(build: Build, tmp_path: Path, picture: Picture) -> None:
+    (tmp_path / "0.png").write_bytes(picture())
+    (tmp_path / "2.png").write_bytes(picture(200, 100))
+    names: list[object] = ["0.png", "1.png", "2.png"]
+    source = write(tmp_path / "data.parquet", [None] * 3, image=names)
+    table = build(source, max_skipped_share=1.0, max_image_megapixels=0.01)
+    assert [prompt.answer for prompt in table.in_order()] == ["0"]
+    assert "No such file" in table.skipped[0].reason and "megapixels" in table.skipped[1].reason
+    (tmp_path / "0.png").unlink()
+    with pytest.raises(DataError, match="all 3 items have unreadable images"):
+        build(source, max_skipped_share=1.0, max_image_megapixels=0.01)
+
+
+def test_a_prompt_that_does_not_fit_is_named_with_its_numbers(
+    build: Build, tmp_path: Path, picture: Picture, processor: PromptProcessor
+) -> None:
+    questions: list[object] = ["short", "long " * 20, "shörter"]
+    images: list[bytes | None] = [picture(28, 28), picture(280, 140), None]
+    source = write(tmp_path / "data.parquet", images, question=questions)
+    longest = max(prompt.num_expanded_tokens for prompt in build(source).in_order())
+    assert len(build(source, max_prompt_tokens=longest)) == 3
+    text = rf"item 1 of .* is a prompt of {longest} tokens, 50 of them image; .* which leaves {longest - 1};"
+    with pytest.raises(DataError, match=text):
+        build(source, max_prompt_tokens=longest - 1)
+
+
+@pytest.mark.parametrize("question", ["What is <|image_pad|>?", "<image> or <image>?"])
+def test_questions_that_break_the_template_are_found_before_the_run(
+    build: Build, tmp_path: Path, picture: Picture, question: str
+) -> None:
+    source = write(tmp_path / "data.parquet", [picture(), picture()], question=["fine", question])
+    with pytest.raises(DataError, match="item 1 of"):
+        build(source)
+
+
+def test_images_are_written_when_asked_for_and_once(build: Build, source: str, tmp_path: Path) -> None:
+    table = build(source)
+    assert not (tmp_path / "images").exists()
+    first = [table[0], table[1]]
+    paths = [Path(prompt.images[0].path) for prompt in first]
+    assert sorted(path for path in (tmp_path / "images").rglob("*.png")) == sorted(paths)
+    written = [path.stat().st_mtime_ns for path in paths]
+    assert [table[0], table[1]] == first and [path.stat().st_mtime_ns for path in paths] == written
+
+
+def test_data_that_changes_under_a_run_is_noticed(build: Build, tmp_path: Path, picture: Picture) -> None:
+    (tmp_path / "0.png").write_bytes(picture(seed=1))
+    table = build(write(tmp_path / "data.parquet", [None], image=["0.png"]))
+    (tmp_path / "0.png").write_bytes(picture(seed=2))
+    with pytest.raises(DataError, match="has changed since"):
+        table[0]
+
+
+def test_no_sources_is_a_data_error(build: Build) -> None:
+    with pytest.raises(DataError, match=r"data\.train is empty"):
+        build()
+
+
+def test_progress_is_reported(processor: PromptProcessor, source: str, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    options = TableOptions(
+        tmp_path / "images", tmp_path / "cache", 1000, on_progress=lambda done, total: seen.append((done, total))
+    )
+    build_prompt_table(DataSettings(train=(source,)), "train", processor, options)
+    assert seen == [(done, NUM_ITEMS) for done in range(1, NUM_ITEMS + 1)]
+
+
+def test_a_thousand_prompts_take_well_under_two_seconds(build: Build, tmp_path: Path, picture: Picture) -> None:
+    images: list[bytes | None] = [picture(112, 28, seed) for seed in range(1000)]
+    table = build(write(tmp_path / "data.parquet", images))
+    list(table.in_order())
+    started = time.perf_counter()
+    assert len(list(table.in_order())) == 1000
+    assert time.perf_counter() - started < 2.0
