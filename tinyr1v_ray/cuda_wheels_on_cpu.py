@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -49,7 +50,7 @@ class CudaWheelsOnCpu:
         return None
 
 
-class _TolerantLoader:
+class _TolerantLoader(Loader):
     """Loads torchaudio's module as its own loader does, then lets `_load_lib` return False where it would raise."""
 
     def __init__(self, loader: Any) -> None:

@@ -61,6 +61,10 @@ class RolloutError(TinyR1VError, RuntimeError):
     """A rollout engine failed."""
 
 
+class EngineDiedError(RolloutError):
+    """A rollout engine is gone or hangs; its work can be given to a replacement."""
+
+
 class RewardError(TinyR1VError, RuntimeError):
     """A scorer failed in a way that is not about one item."""
 

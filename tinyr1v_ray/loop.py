@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import numpy as np
 
 from tinyr1v_ray.data.batching import build_train_batch
-from tinyr1v_ray.ports import System
+from tinyr1v_ray.errors import DataError
+from tinyr1v_ray.ports import LoopConfig, System
 from tinyr1v_ray.rollout.window import StalenessWindow
 from tinyr1v_ray.telemetry.timing import PhaseClock
 from tinyr1v_ray.types import Prompt, ScoredGroup
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """What the loop needs to know; `first_step` and `cursor` are 1 and 0, or a checkpoint's."""
-
-    num_steps: int
-    num_prompts_per_step: int
-    max_staleness: int
-    num_minibatches: int
-    keep_zero_advantages: bool
-    advantages: Callable[[ScoredGroup], np.ndarray]
-    accept: Callable[[ScoredGroup], bool]
-    first_step: int = 1
-    cursor: int = 0
 
 
 async def train(system: System, config: LoopConfig, clock: PhaseClock) -> None:
@@ -47,15 +29,16 @@ async def train(system: System, config: LoopConfig, clock: PhaseClock) -> None:
             with clock("publish"):
                 await system.weights.publish(update.version)
             window.release(len(groups))  # only now may a new prompt start
-            with clock("checkpoint"):
-                await system.checkpoints.after_step(step, cursor)
             system.metrics.log(step, update, groups, advantages_PG, clock.lap())
+            with clock("checkpoint"):  # after the log, so that what a checkpoint counts as consumed is on record
+                await system.checkpoints.after_step(step, cursor)
         producer.cancel()
 
 
 async def _produce(system: System, window: StalenessWindow, cursor: int, tasks: asyncio.TaskGroup) -> None:
     for prompt in system.prompts.iterate(cursor):
         tasks.create_task(_roll_out(system, await window.admit(), prompt))
+    raise DataError("the prompt source ended; a run goes through its data again and again; pass one that never ends")
 
 
 async def _roll_out(system: System, scored: asyncio.Future[ScoredGroup], prompt: Prompt) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,3 +78,18 @@ class System:
     weights: WeightPublisher
     checkpoints: CheckpointStore
     metrics: MetricSink
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What the loop needs to know; `first_step` and `cursor` are 1 and 0, or a checkpoint's."""
+
+    num_steps: int
+    num_prompts_per_step: int
+    max_staleness: int
+    num_minibatches: int
+    keep_zero_advantages: bool
+    advantages: Callable[[ScoredGroup], np.ndarray]
+    accept: Callable[[ScoredGroup], bool]
+    first_step: int = 1
+    cursor: int = 0

@@ -60,7 +60,7 @@ def parse_settings(schema: type[SchemaT], tree: dict[str, Any], overrides: Seque
     try:
         merged = OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(list(overrides)))
         plain = OmegaConf.to_container(merged)
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"overrides {list(overrides)} cannot be applied: {reason}; write key.sub=value") from error
     try:

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from tinyr1v_ray.config.algorithm import AlgorithmSettings
 from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.surroundings import CheckpointSettings, ClusterSettings, TelemetrySettings, WeightSettings
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -87,8 +88,6 @@ class DataSettings(Settings):
     """Largest share of unreadable items before the run is refused."""
     max_image_megapixels: PositiveFloat = 64.0
     """Images with more pixels than this are not decoded (decompression bombs)."""
-    num_evaluation_items: PositiveInt = 1000
-    """Held-out items used for the summary."""
 
     @model_validator(mode="after")
     def _template_has_a_place(self) -> Self:
@@ -97,6 +96,15 @@ class DataSettings(Settings):
                 f"question_template {self.question_template!r} must hold {{question}} once; add the placeholder"
             )
         return self
+
+
+class EvaluationSettings(Settings):
+    """How the held-out summary before and after training is made."""
+
+    num_items: NonNegativeInt = 1000
+    """Held-out items; 0 leaves the summary out."""
+    temperature: NonNegativeFloat = 1.0
+    """Sampling temperature; 0 is greedy."""
 
 
 class RolloutSettings(Settings):
@@ -207,58 +215,13 @@ class LearnerSettings(Settings):
     """How often a dead learner group is restarted from the last checkpoint."""
 
 
-class WeightSettings(Settings):
-    """How new weights reach the engines."""
-
-    backend: Literal["cpu_file", "nccl"] = "cpu_file"
-    """vLLM weight-transfer backend: a safetensors file in memory on the node, or NCCL between GPUs."""
-    folder: str = "/dev/shm"
-    """Where `cpu_file` puts its files; a shared folder when engines sit on several nodes."""
-    timeout_s: PositiveFloat = 300.0
-    """Deadline of each phase of an update."""
-    canary_tolerance: NonNegativeFloat = 1e-3
-    """Largest difference of a fixed prompt's log-probs between engine and learner after an update (nat)."""
-
-
-class CheckpointSettings(Settings):
-    """What is kept of a run."""
-
-    every_n_steps: PositiveInt = 20
-    """Distance of checkpoints; the last step always makes one."""
-    keep_last: PositiveInt = 2
-    """Checkpoints kept."""
-    export: bool = True
-    """Write the specialist in Hugging Face format, float32, at the end."""
-
-
-class TelemetrySettings(Settings):
-    """Where figures go besides the run's own files."""
-
-    tensorboard: bool = True
-    """Write TensorBoard events."""
-    wandb_project: str = ""
-    """Weights & Biases project; empty: off."""
-    num_samples_per_step: NonNegativeInt = 2
-    """Groups a step whose texts and images are kept for looking at."""
-    progress: bool = True
-    """Show live progress."""
-
-
-class ClusterSettings(Settings):
-    """The Ray cluster."""
-
-    address: str = ""
-    """`auto`, `ray://...` or host:port of a running cluster; empty: start one on this machine."""
-    num_cpus: NonNegativeInt = 0
-    """CPU cores that a cluster started here may use; 0: all."""
-
-
 class TrainConfig(Settings):
     """One LIPO training run of one specialist."""
 
     run: RunSettings
     model: ModelSettings = ModelSettings()
     data: DataSettings = DataSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     rollout: RolloutSettings = RolloutSettings()
     reward: RewardSettings = RewardSettings()
     algorithm: AlgorithmSettings = AlgorithmSettings()
@@ -287,6 +250,11 @@ class TrainConfig(Settings):
             raise ValueError(
                 f"rollout.deterministic with run.max_staleness {self.run.max_staleness}; a repeatable run is "
                 "on-policy; set run.max_staleness=0"
+            )
+        if self.rollout.deterministic and self.algorithm.name == "dapo" and self.algorithm.dapo.dynamic_sampling:
+            raise ValueError(
+                "rollout.deterministic with DAPO's dynamic sampling; a repeatable run admits whole steps; "
+                "set algorithm.dapo.dynamic_sampling=false"
             )
         if (self.weights.backend == "nccl") != (self.rollout.num_gpus_per_engine > 0):
             raise ValueError(

@@ -56,7 +56,8 @@ def math_equal(predicted: str, reference: str) -> bool:
     given, wanted = _as_number(predicted), _as_number(reference)
     if given is not None and wanted is not None:
         both_whole = given.denominator == wanted.denominator == 1
-        return abs(given - wanted) <= (0 if both_whole else min(1, abs(wanted)) * _ROUNDING)
+        tolerance = Fraction(0) if both_whole else min(Fraction(1), abs(wanted)) * _ROUNDING
+        return abs(given - wanted) <= tolerance
     return bool(verify(_parse(reference), _parse(predicted), timeout_seconds=None))
 
 

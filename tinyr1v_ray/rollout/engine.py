@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +25,18 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.images import open_image
-from tinyr1v_ray.errors import RolloutError
-from tinyr1v_ray.rollout.seeds import group_seed
+from tinyr1v_ray.errors import EngineDiedError, RolloutError
+from tinyr1v_ray.rollout.sampling import Sampling, group_seed
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
 
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the completions of a prompt are drawn; `temperature` 0 is greedy, `seed` is the run's."""
-
-    num_completions: int
-    temperature: float
-    top_p: float
-    max_tokens: int
-    seed: int
 
 
 class VllmEngine:
     """A vLLM engine and the thread that drives it.
 
     `submit`, `score` and `load_weights` may be called from any thread and return futures. When a step of the engine
-    fails, every pending and later future raises RolloutError with the cause: the engine is dead and must be replaced.
+    fails, every pending and later future raises EngineDiedError with the cause: the engine must be replaced.
     `max_images` is the largest number of images in a prompt, `stop_ids` are the token ids that end a completion.
     """
 
@@ -73,7 +62,7 @@ class VllmEngine:
         def admit() -> None:
             for prompt, future in zip(prompts, futures, strict=True):
                 params = self._sampling_params(prompt, sampling)
-                self._admit(prompt, (), params, future, lambda output, p=prompt: self._group(p, output))
+                self._admit(prompt, (), params, future, partial(self._group, prompt))
 
         admitted = self._command(admit)
         admitted.add_done_callback(lambda done: _fail_all(futures, done.exception()))
@@ -230,8 +219,8 @@ class VllmEngine:
         self._commands.put((action, future))
         return future
 
-    def _death(self) -> RolloutError:
-        return RolloutError(f"engine stopped: {self._failure!r}; it must be replaced; see the log of its actor")
+    def _death(self) -> EngineDiedError:
+        return EngineDiedError(f"engine stopped: {self._failure!r}; it must be replaced; see the log of its actor")
 
     def _release_everybody(self) -> None:
         """Fail whatever still waits for the dead engine."""
@@ -279,7 +268,7 @@ def _engine_args(config: TrainConfig, model_folder: Path, max_images: int) -> En
         logprobs_mode="processed_logprobs",
         generation_config="vllm",
         limit_mm_per_prompt={"image": max_images, "video": 0},
-        mm_processor_kwargs={"min_pixels": model.min_pixels, "max_pixels": model.max_pixels},
+        mm_processor_kwargs={"size": {"shortest_edge": model.min_pixels, "longest_edge": model.max_pixels}},
         mm_processor_cache_gb=0,
         weight_transfer_config=WeightTransferConfig(backend=config.weights.backend),
         trust_remote_code=model.trust_remote_code,

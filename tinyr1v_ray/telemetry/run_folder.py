@@ -119,8 +119,13 @@ def describe_environment(command: Sequence[str]) -> dict[str, Any]:
         "platform": platform.platform(),
         "host": platform.node(),
         "num_cpus": os.cpu_count(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": installed_packages(),
     }
+
+
+def installed_packages() -> dict[str, str]:
+    """Versions of the packages whose behaviour a run depends on, where installed."""
+    return {name: version for name in PACKAGES if (version := _version(name))}
 
 
 def differing_keys(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -1,0 +1,31 @@
+# The commands of the README. Each makes the environment first, if it is not there.
+# PIP_ARGS: extra arguments for pip, such as --extra-index-url with the index of PyTorch's CPU wheels, for machines whose
+# pip does not find a CPU build of torch by itself.
+PYTHON ?= python3.11
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: install demo check test bench clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[cpu,dev]' --constraint constraints.txt $(PIP_ARGS)
+	touch $@
+
+demo: install
+	$(BIN)/tinyr1v train --config configs/miniature_ocr_cpu.yaml run.name=demo-$$(date +%Y%m%d-%H%M%S)
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_architecture.py tests/config tests/algorithms/test_lipo.py tests/algorithms/test_baselines.py tests/telemetry tests/evaluation
+
+test: install
+	$(BIN)/pytest -q --durations=15

@@ -1,0 +1,70 @@
+"""The command line explains itself quickly, and bad input costs one line and nothing else."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINYR1V = str(Path(sys.executable).with_name("tinyr1v"))
+CONFIG = str(Path(__file__).parents[2] / "configs" / "miniature_ocr_cpu.yaml")
+
+
+def tinyr1v(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([TINYR1V, *arguments], capture_output=True, text=True, timeout=120, cwd=folder, check=False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["miniature", "build", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    heavy = ("torch", "transformers", "vllm", "deepspeed", "ray", "numpy", "datasets", "pydantic")
+    code = (
+        "import sys, tinyr1v_ray.cli.main as m\n"
+        f"try: m.main({arguments!r})\n"
+        f"except SystemExit: pass\nprint([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert "usage: tinyr1v" in done.stdout
+
+
+def test_help_names_the_sub_commands() -> None:
+    done = tinyr1v("--help")
+    assert done.returncode == 0
+    assert {"train", "miniature"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["algorithm.lipo.boots=0.5"], "unknown key algorithm.lipo.boots; .* did you mean algorithm.lipo.boost"),
+        (["rollout.num_completions=1"], "num_completions is 1; .* at least 2"),
+        (["run.num_steps=many"], "run.num_steps is 'many'"),
+        (["learner.learning_rate=-1"], "learner.learning_rate is -1"),
+        (["data.train=[missing.parquet]"], "missing.parquet"),
+        (["model.path=nowhere/base"], "nowhere/base"),
+        (["rollout.max_tokens=380"], "380 leaves no room|prompt of"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = tinyr1v("train", "--config", CONFIG, *arguments, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("tinyr1v: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in done.stderr
+    assert re.search(message, lines[0])
+    assert not (tmp_path / "runs" / "miniature_ocr_cpu").exists()
+
+
+def test_a_cluster_that_is_too_small_is_said_at_once(tmp_path: Path) -> None:
+    start = time.monotonic()
+    done = tinyr1v("train", "--config", CONFIG, "rollout.num_engines=64", folder=tmp_path)
+    assert done.returncode == 2
+    assert "64 engines" in done.stderr and "add nodes" in done.stderr
+    assert time.monotonic() - start < 100
+    assert not (tmp_path / "runs" / "miniature_ocr_cpu").exists()

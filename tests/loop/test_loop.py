@@ -1,0 +1,145 @@
+"""The loop over in-memory machines: order, the staleness bound, failures, resuming. Milliseconds, no Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from tinyr1v_ray.errors import RolloutError
+from tinyr1v_ray.loop import train
+from tinyr1v_ray.ports import LoopConfig, System
+from tinyr1v_ray.telemetry.timing import PhaseClock
+from tinyr1v_ray.types import Completion, Finish, LearnerUpdate, Prompt, RolloutGroup, Score, ScoredGroup, TrainBatch
+
+
+@dataclass
+class Machines:
+    """All ports at once: engines of random latency, weights that go live at once, and a record of everything."""
+
+    fail_at_prompt: int = -1
+    flat_prompts: frozenset[int] = frozenset()
+    seed: int = 0
+    version: int = 0
+    trained: list[tuple[int, int, int]] = field(default_factory=list)  # step, prompt number, version it began under
+    cursors: list[int] = field(default_factory=list)
+    most_in_flight: int = 0
+    in_flight: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+
+    def iterate(self, cursor: int) -> Iterator[Prompt]:
+        while True:
+            yield Prompt(str(cursor), "math", "?", "1", (1,))
+            cursor += 1
+
+    async def generate(self, prompt: Prompt) -> RolloutGroup:
+        version = self.version
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await asyncio.sleep(self.random.uniform(0, 0.004))
+        self.in_flight -= 1
+        if int(prompt.prompt_id) == self.fail_at_prompt:
+            raise RolloutError("engine died")
+        tokens, logprobs = np.array([7], np.int32), np.zeros(1, np.float32)
+        answer = Completion(tokens, logprobs, "1", Finish.STOP, version, self.version)
+        return RolloutGroup(prompt, (answer, answer))
+
+    async def score(self, group: RolloutGroup) -> ScoredGroup:
+        await asyncio.sleep(self.random.uniform(0, 0.002))
+        second = 1.0 if int(group.prompt.prompt_id) in self.flat_prompts else 0.0
+        return ScoredGroup(group, (Score(1.0), Score(second)))
+
+    async def update(self, batch: TrainBatch) -> LearnerUpdate:
+        await asyncio.sleep(0.002)
+        for group in batch.minibatches[0].groups:
+            first_version = group.rows[0].completion.first_version
+            self.trained.append((batch.step, int(group.prompt.prompt_id), first_version))
+        return LearnerUpdate(batch.step, {})
+
+    async def publish(self, version: int) -> None:
+        await asyncio.sleep(0.001)
+        self.version = version
+
+    async def after_step(self, step: int, cursor: int) -> None:
+        self.cursors.append(cursor)
+
+    def log(self, *_: object) -> None:
+        """Nothing to check here."""
+
+
+def run(machines: Machines, **changes: object) -> Machines:
+    config = LoopConfig(
+        num_steps=12,
+        num_prompts_per_step=4,
+        max_staleness=0,
+        num_minibatches=1,
+        keep_zero_advantages=True,
+        advantages=lambda group: group.rewards_G - group.rewards_G.mean(),
+        accept=lambda group: True,
+    )
+    system = System(machines, machines, machines, machines, machines, machines, machines)
+    asyncio.run(train(system, replace(config, **changes), PhaseClock()))  # type: ignore[arg-type]
+    return machines
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 2])
+def test_the_staleness_bound_is_exact(max_staleness: int) -> None:
+    seen = set()
+    for seed in range(5):
+        machines = run(Machines(seed=seed), max_staleness=max_staleness)
+        seen |= {step - 1 - version for step, _, version in machines.trained}
+        assert machines.most_in_flight <= (max_staleness + 1) * 4
+    assert max(seen) == max_staleness  # reached, and never exceeded
+
+
+@pytest.mark.parametrize("max_staleness", [0, 1, 2])
+def test_every_group_is_trained_once_in_the_order_of_the_data(max_staleness: int) -> None:
+    machines = run(Machines(), max_staleness=max_staleness)
+    assert [number for _, number, _ in machines.trained] == list(range(48))
+    assert machines.cursors == [4 * step for step in range(1, 13)]
+
+
+def test_a_resumed_loop_goes_on_with_the_next_group() -> None:
+    first = run(Machines(), num_steps=5, max_staleness=2)
+    second = run(Machines(version=5), num_steps=12, max_staleness=2, first_step=6, cursor=first.cursors[-1])
+    whole = run(Machines(), max_staleness=2)
+    order = [(step, number) for step, number, _ in first.trained + second.trained]
+    assert order == [(step, number) for step, number, _ in whole.trained]
+
+
+def test_rejected_groups_are_replaced_and_counted_by_the_cursor() -> None:
+    flat = frozenset({0, 1, 5, 6, 7, 11, 30})
+    machines = run(
+        Machines(flat_prompts=flat), accept=lambda group: len(set(group.rewards_G.tolist())) > 1, max_staleness=1
+    )
+    numbers = [number for _, number, _ in machines.trained]
+    assert numbers == [number for number in range(48 + len(flat)) if number not in flat]
+    assert machines.cursors[-1] == 48 + len(flat)
+    assert max(step - 1 - version for step, _, version in machines.trained) <= 1
+
+
+def test_an_engine_that_fails_ends_the_run_with_its_own_error() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        run(Machines(fail_at_prompt=37))
+    assert [str(error) for error in caught.value.exceptions] == ["engine died"]
+
+
+def test_a_prompt_source_that_ends_fails_the_run_instead_of_hanging() -> None:
+    class Short(Machines):
+        def iterate(self, cursor: int) -> Iterator[Prompt]:
+            yield Prompt("0", "math", "?", "1", (1,))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        asyncio.run(asyncio.wait_for(_train_short(Short()), timeout=5))
+    assert "prompt source ended" in str(caught.value.exceptions[0])
+
+
+async def _train_short(machines: Machines) -> None:
+    config = LoopConfig(2, 4, 0, 1, True, lambda group: group.rewards_G, lambda group: True)
+    await train(System(*[machines] * 7), config, PhaseClock())

@@ -1,0 +1,49 @@
+"""The Ray cluster of a run: one started on this machine, or one that runs already."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from tinyr1v_ray.config.surroundings import ClusterSettings
+from tinyr1v_ray.errors import PlacementError
+
+
+@contextmanager
+def connected(settings: ClusterSettings) -> Iterator[None]:
+    """Be connected to the cluster; one that was started here ends with the block.
+
+    Inside a Ray job the job's own cluster is used. Raises PlacementError when a named cluster does not answer.
+    """
+    address = settings.address or None
+    try:
+        ray.init(
+            address=address,
+            num_cpus=None if address else settings.num_cpus or None,
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,  # actors' output is in Ray's log folder; what a user must know is raised
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PlacementError(
+            f"Ray cluster {address or 'on this machine'} is not available: {reason}; cluster.address names a running "
+            "cluster (a cluster with token authentication needs RAY_AUTH_MODE=token and its token here too) or is "
+            "empty; correct it"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def resources() -> tuple[dict[str, float], dict[str, float]]:
+    """Ray's resources of the whole cluster, and the largest of each on one node."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    names = {name for node in nodes for name in node}
+    largest = {name: max(node.get(name, 0.0) for node in nodes) for name in names}
+    return dict(ray.cluster_resources()), largest

@@ -1,0 +1,61 @@
+"""Everything a run reads, checked before anything is started: model, processor, prompts, canary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.data.model_folder import resolve_model_folder
+from tinyr1v_ray.data.processor import PromptProcessor, load_processor
+from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_table
+from tinyr1v_ray.data.sources import default_cache_folder
+from tinyr1v_ray.types import Prompt
+
+MAX_CANARY_TOKENS = 32
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run reads. `held_out` are the items of the summary; `canary` is a prompt and tokens that answer it."""
+
+    model_folder: Path
+    train: PromptTable
+    held_out: tuple[Prompt, ...]
+    canary: tuple[Prompt, np.ndarray]
+    stop_ids: tuple[int, ...]
+    max_images: int
+
+
+def load_inputs(config: TrainConfig) -> RunInputs:
+    """Read and check; raises ModelError and DataError."""
+    model_folder = resolve_model_folder(config.model.path)
+    processor = load_processor(model_folder, config.model)
+    options = TableOptions(
+        image_folder=Path(config.run.folder).absolute() / ".images",
+        cache_folder=default_cache_folder(),
+        max_prompt_tokens=config.model.max_length - config.rollout.max_tokens,
+        seed=config.run.seed,
+    )
+    train = build_prompt_table(config.data, "train", processor, options)
+    held_out: tuple[Prompt, ...] = ()
+    if config.evaluation.num_items and config.data.evaluation:
+        table = build_prompt_table(config.data, "evaluation", processor, options)
+        held_out = tuple(table.in_order(config.evaluation.num_items))
+    first = train[0]
+    return RunInputs(
+        model_folder=model_folder,
+        train=train,
+        held_out=held_out,
+        canary=(first, _canary_tokens(processor, first)),
+        stop_ids=processor.eos_token_ids,
+        max_images=max(train.max_images, *(len(prompt.images) for prompt in held_out), 1),
+    )
+
+
+def _canary_tokens(processor: PromptProcessor, prompt: Prompt) -> np.ndarray:
+    """The reference answer and the end token: what they are matters little, that they are fixed does."""
+    token_ids = processor.tokenizer.encode(prompt.answer, add_special_tokens=False)[: MAX_CANARY_TOKENS - 1]
+    return np.array([*token_ids, processor.eos_token_ids[0]], np.int32)

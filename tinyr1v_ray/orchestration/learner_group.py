@@ -1,0 +1,96 @@
+"""The learner ranks as one: every call goes to all ranks at once, and one that fails ends the group."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayActorError
+
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import DeadlineError, LearnerError
+from tinyr1v_ray.orchestration import spawn
+from tinyr1v_ray.orchestration.calls import finish
+from tinyr1v_ray.orchestration.placement import ActorSpec
+from tinyr1v_ray.types import LearnerUpdate, Prompt, TrainBatch
+
+
+class LearnerGroup:
+    """Port `Learner` over one or more ranks.
+
+    Collectives bind the ranks together: when one dies the others wait for it in vain, so its death is the group's, and
+    whoever owns the run starts a new group from the last checkpoint (LearnerError).
+    """
+
+    def __init__(self, specs: tuple[ActorSpec, ...], config: TrainConfig, model_folder: Path) -> None:
+        self._specs, self._config = specs, config
+        self._actors = [spawn.spawn_learner(spec, config, model_folder) for spec in specs]
+
+    async def start(self) -> None:
+        """Load the model on every rank and join them."""
+        timeout_s = self._config.learner.start_timeout_s
+        first = self._actors[0]
+        try:
+            endpoint = await finish(first.free_endpoint.remote(), self._specs[0].name, "free_endpoint", timeout_s)
+        except (RayActorError, DeadlineError) as error:
+            raise _failure(self._specs[0].name, "free_endpoint", error) from error
+        await self._all("start", timeout_s, *endpoint)
+
+    async def update(self, batch: TrainBatch) -> LearnerUpdate:
+        """Train; the batch is put into the object store once for all ranks."""
+        updates = await self._all("update", self._config.learner.update_timeout_s, ray.put(batch))
+        return updates[0]
+
+    async def write_weights(self, path: Path, version: int) -> None:
+        """Write the weights for the engines."""
+        await self._all("write_weights", self._config.weights.timeout_s, path, version)
+
+    async def token_logprobs(self, prompt: Prompt, token_ids_T: np.ndarray) -> np.ndarray:
+        """Log-probs of given tokens under the current weights."""
+        return (await self._all("token_logprobs", self._config.weights.timeout_s, prompt, token_ids_T))[0]
+
+    async def save(self, folder: Path) -> None:
+        """Write the state of all ranks."""
+        await self._all("save", self._config.learner.update_timeout_s, folder)
+
+    async def restore(self, folder: Path) -> None:
+        """Continue from a checkpoint."""
+        await self._all("restore", self._config.learner.start_timeout_s, folder)
+
+    async def export(self, folder: Path) -> None:
+        """Write the model in Hugging Face format."""
+        await self._all("export", self._config.learner.update_timeout_s, folder)
+
+    async def peak_memory_mib(self) -> dict[str, float]:
+        """Largest resident memory by rank."""
+        rows = await self._all("peak_memory_mib", 60.0)
+        return {spec.name: row for spec, row in zip(self._specs, rows, strict=True)}
+
+    def kill(self) -> None:
+        """End all ranks."""
+        for actor in self._actors:
+            spawn.kill(actor)
+
+    async def _all(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
+        calls = [
+            asyncio.create_task(finish(getattr(actor, method).remote(*arguments), spec.name, method, timeout_s))
+            for spec, actor in zip(self._specs, self._actors, strict=True)
+        ]
+        try:
+            return list(await asyncio.gather(*calls))
+        except (RayActorError, DeadlineError) as error:
+            raise _failure("learner", method, error) from error
+        finally:
+            for call in calls:
+                call.cancel()
+
+
+def _failure(actor: str, method: str, error: Exception) -> LearnerError:
+    reason = " ".join(str(error).split())[:500]
+    return LearnerError(
+        f"{actor} failed in {method}: {reason}; a rank that dies takes its group with it; the run goes on from its "
+        "last checkpoint"
+    )

@@ -1,0 +1,92 @@
+"""Who sits where, as a pure function of the configuration: tested without a cluster, checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import PlacementError
+
+
+@dataclass(frozen=True)
+class ActorSpec:
+    """One actor: what it reserves, and the threads it computes with on a CPU.
+
+    >>> ActorSpec("rollout", 0, num_cpus=1.0, num_gpus=0.0, num_threads=1).name
+    'rollout-0'
+    """
+
+    role: str
+    index: int
+    num_cpus: float
+    num_gpus: float
+    num_threads: int
+
+    @property
+    def name(self) -> str:
+        """Name in logs and error texts."""
+        return f"{self.role}-{self.index}"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Every actor of a run."""
+
+    rollout: tuple[ActorSpec, ...]
+    scorer: tuple[ActorSpec, ...]
+    learner: tuple[ActorSpec, ...]
+
+    @property
+    def actors(self) -> tuple[ActorSpec, ...]:
+        """All of them, learners first, since they must start together."""
+        return self.learner + self.rollout + self.scorer
+
+
+def plan_placement(config: TrainConfig) -> Placement:
+    """The actors that a configuration asks for."""
+    rollout, reward, learner = config.rollout, config.reward, config.learner
+    return Placement(
+        rollout=_specs(
+            "rollout",
+            rollout.num_engines,
+            rollout.num_cpus_per_engine,
+            rollout.num_gpus_per_engine,
+            rollout.num_threads,
+        ),
+        scorer=_specs("scorer", reward.num_scorers, reward.num_cpus_per_scorer, 0.0, 1),
+        learner=_specs(
+            "learner", learner.num_ranks, learner.num_cpus_per_rank, learner.num_gpus_per_rank, learner.num_threads
+        ),
+    )
+
+
+def _specs(role: str, count: int, num_cpus: float, num_gpus: float, num_threads: int) -> tuple[ActorSpec, ...]:
+    threads = num_threads or max(1, int(num_cpus))
+    return tuple(ActorSpec(role, index, num_cpus, num_gpus, threads) for index in range(count))
+
+
+def check_fits(placement: Placement, total: Mapping[str, float], largest_node: Mapping[str, float]) -> None:
+    """Raise PlacementError, naming the setting to change, when the cluster can never hold the actors.
+
+    `total` and `largest_node` are Ray's resources of the whole cluster and of its largest node, by name.
+    """
+    for resource, of in (("CPU", lambda actor: actor.num_cpus), ("GPU", lambda actor: actor.num_gpus)):
+        wanted = sum(of(actor) for actor in placement.actors)
+        if wanted > total.get(resource, 0.0) + 1e-6:
+            raise PlacementError(
+                f"the run asks for {wanted:g} {resource}s ({_breakdown(placement, of)}), the cluster has "
+                f"{total.get(resource, 0.0):g}; all actors run at once; ask for fewer "
+                "(rollout.num_engines, learner.num_ranks, num_cpus_per_..., num_gpus_per_...) or add nodes"
+            )
+        largest = max(placement.actors, key=of)
+        if of(largest) > largest_node.get(resource, 0.0) + 1e-6:
+            raise PlacementError(
+                f"actor {largest.name} asks for {of(largest):g} {resource}s, the largest node has "
+                f"{largest_node.get(resource, 0.0):g}; an actor sits on one node; ask for fewer per actor"
+            )
+
+
+def _breakdown(placement: Placement, of: Callable[[ActorSpec], float]) -> str:
+    groups = (("engines", placement.rollout), ("learner ranks", placement.learner), ("scorers", placement.scorer))
+    return ", ".join(f"{sum(of(actor) for actor in actors):g} for {len(actors)} {name}" for name, actors in groups)

@@ -1,0 +1,184 @@
+"""The rollout engines as one: dispatch, and replacement of what dies.
+
+A group goes to the engine with the least work. An engine that dies, hangs past its deadline or reports itself dead is
+killed and replaced; the replacement is brought to the current weights, and whatever the old one held is issued again
+with the same seeds. The loop notices nothing but the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import DeadlineError, EngineDiedError, RolloutError
+from tinyr1v_ray.orchestration import spawn
+from tinyr1v_ray.orchestration.calls import finish
+from tinyr1v_ray.orchestration.placement import ActorSpec
+from tinyr1v_ray.rollout.sampling import Sampling
+from tinyr1v_ray.types import Prompt, RolloutGroup
+
+_DEATHS = (RayActorError, DeadlineError, EngineDiedError)
+logger = logging.getLogger(__name__)
+
+
+class EngineSlot:
+    """One place for an engine: the actor that fills it now, and the weights that it must hold."""
+
+    def __init__(self, spec: ActorSpec, config: TrainConfig, start: Callable[[], ActorHandle]) -> None:
+        self.spec, self._config, self._start = spec, config, start
+        self._actor = start()
+        self._ready: asyncio.Task[None] | None = None
+        self._weights: tuple[int, dict[str, Any]] | None = None
+        self._num_restarts = 0
+        self.num_prompts = 0
+
+    async def call(self, method: str, timeout_s: float, *arguments: Any) -> Any:
+        """Result of an engine's method, asked of a replacement as often as the engine dies.
+
+        Raises RolloutError when it died more often than `rollout.max_restarts`.
+        """
+        while True:
+            actor = await self._live_actor()
+            try:
+                return await finish(getattr(actor, method).remote(*arguments), self.spec.name, method, timeout_s)
+            except _DEATHS as error:
+                self._replace(actor, error)
+
+    async def load_weights(self, version: int, update_info: dict[str, Any]) -> None:
+        """Make weights live in this engine and in all that will replace it."""
+        self._weights = (version, update_info)
+        await self.call("load_weights", self._config.weights.timeout_s, version, update_info)
+
+    def kill(self) -> None:
+        """End the engine."""
+        if self._ready is not None:
+            self._ready.cancel()
+        spawn.kill(self._actor)
+
+    async def _live_actor(self) -> ActorHandle:
+        if self._ready is None:
+            self._ready = asyncio.create_task(self._bring_up(self._actor), name=f"bring up {self.spec.name}")
+        ready, actor = self._ready, self._actor
+        try:
+            await asyncio.shield(ready)
+        except _DEATHS as error:
+            self._replace(actor, error)
+            return await self._live_actor()
+        return self._actor
+
+    async def _bring_up(self, actor: ActorHandle) -> None:
+        timeout_s = self._config.rollout.start_timeout_s
+        await finish(actor.init_weight_transfer.remote({}), self.spec.name, "start", timeout_s)
+        if self._weights is not None:
+            await finish(actor.load_weights.remote(*self._weights), self.spec.name, "load_weights", timeout_s)
+
+    def _replace(self, actor: ActorHandle, cause: BaseException) -> None:
+        """Put a new engine in the place of `actor`, unless somebody did already."""
+        if actor is not self._actor:
+            return
+        spawn.kill(actor)
+        reason = " ".join(str(cause).split())[:300]
+        if self._num_restarts >= self._config.rollout.max_restarts:
+            raise RolloutError(
+                f"{self.spec.name} died {self._num_restarts + 1} times, the last time of: {reason}; "
+                f"rollout.max_restarts is {self._config.rollout.max_restarts}; see the engine's log, then --resume"
+            ) from cause
+        self._num_restarts += 1
+        logger.warning("%s is replaced (%d): %s", self.spec.name, self._num_restarts, reason)
+        self._actor, self._ready = self._start(), None
+
+
+class RolloutPool:
+    """Port `RolloutEngine` over one or more engine slots."""
+
+    def __init__(
+        self,
+        specs: tuple[ActorSpec, ...],
+        config: TrainConfig,
+        model_folder: Path,
+        max_images: int,
+        stop_ids: tuple[int, ...],
+    ) -> None:
+        self._config = config
+        self._slots = [
+            EngineSlot(spec, config, partial(spawn.spawn_rollout, spec, config, model_folder, max_images, stop_ids))
+            for spec in specs
+        ]
+        rollout = config.rollout
+        self._sampling = Sampling(
+            rollout.num_completions, rollout.temperature, rollout.top_p, rollout.max_tokens, config.run.seed
+        )
+        self._batch: list[tuple[Prompt, asyncio.Future[RolloutGroup]]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def generate(self, prompt: Prompt) -> RolloutGroup:
+        """One training group; in the deterministic mode the groups of a step are admitted as one batch."""
+        if not self._config.rollout.deterministic:
+            return await self.sample(prompt, self._sampling)
+        future: asyncio.Future[RolloutGroup] = asyncio.get_running_loop().create_future()
+        self._batch.append((prompt, future))
+        if len(self._batch) == self._config.run.num_prompts_per_step:
+            batch, self._batch = self._batch, []
+            for index, slot in enumerate(self._slots):
+                self._keep(asyncio.create_task(self._sample_batch(slot, batch[index :: len(self._slots)])))
+        return await future
+
+    async def sample(self, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
+        """One group, drawn as asked, on the engine with the least work."""
+        slot = min(self._slots, key=lambda slot: slot.num_prompts)
+        [group] = await self._sample(slot, [prompt], sampling)
+        return group
+
+    async def start(self) -> None:
+        """Wait until every engine answers."""
+        await asyncio.gather(*(slot.call("peak_memory_mib", 60.0) for slot in self._slots))
+
+    async def load_weights(self, version: int, update_info: dict[str, Any]) -> None:
+        """Make new weights live in every engine."""
+        await asyncio.gather(*(slot.load_weights(version, update_info) for slot in self._slots))
+
+    async def score(self, prompt: Prompt, token_ids_T: np.ndarray) -> dict[str, np.ndarray]:
+        """Log-probs of given tokens, by engine."""
+        timeout_s = self._config.weights.timeout_s
+        rows = await asyncio.gather(*(slot.call("score", timeout_s, prompt, token_ids_T) for slot in self._slots))
+        return {slot.spec.name: row for slot, row in zip(self._slots, rows, strict=True)}
+
+    async def peak_memory_mib(self) -> dict[str, float]:
+        """Largest resident memory by engine."""
+        rows = await asyncio.gather(*(slot.call("peak_memory_mib", 60.0) for slot in self._slots))
+        return {slot.spec.name: row for slot, row in zip(self._slots, rows, strict=True)}
+
+    def kill(self) -> None:
+        """End all engines."""
+        for slot in self._slots:
+            slot.kill()
+
+    async def _sample(self, slot: EngineSlot, prompts: list[Prompt], sampling: Sampling) -> list[RolloutGroup]:
+        slot.num_prompts += len(prompts)
+        try:
+            return await slot.call("generate", self._config.rollout.group_timeout_s, prompts, sampling)
+        finally:
+            slot.num_prompts -= len(prompts)
+
+    async def _sample_batch(self, slot: EngineSlot, batch: list[tuple[Prompt, asyncio.Future[RolloutGroup]]]) -> None:
+        try:
+            groups = await self._sample(slot, [prompt for prompt, _ in batch], self._sampling)
+        except RolloutError as error:
+            for _, future in batch:
+                future.set_exception(error)
+            return
+        for (_, future), group in zip(batch, groups, strict=True):
+            future.set_result(group)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
