@@ -48,7 +48,8 @@ def test_drawn_digits_can_be_read_back_from_the_pixels() -> None:
 def test_math_steps_are_true_and_lead_to_the_answer() -> None:
     kinds = set()
     for item in _items(Domain.MATH):
-        steps = item.thoughts.short.split(",")
+        steps = [step.rstrip(".") for step in item.thoughts.long.split() if "=" in step]
+        assert item.thoughts.short == ",".join(step.split("=")[1] for step in steps)
         for step in steps:
             left, right = step.split("=")
             assert re.fullmatch(r"\d+[+*]\d+", left)
@@ -66,7 +67,7 @@ def test_math_formulas_equal_the_result_by_precedence() -> None:
         if item.question != "What is the result?":
             continue
         operands = [int(labels[int(source.removeprefix("digit-"))]) for source in item.sources]
-        products = item.thoughts.short.count("*")
+        products = item.thoughts.long.count("*")
         if products == 0:
             expected = sum(operands)
         elif products == 1:
@@ -118,7 +119,7 @@ def test_structure_values_are_those_of_the_source() -> None:
 @pytest.mark.parametrize("values", [(3, 40, 12), (99, 1, 50, 7, 98)])
 def test_bars_are_as_high_as_their_values(values: tuple[int, ...]) -> None:
     labels = tuple("abcde"[: len(values)])
-    pixels = np.asarray(draw_chart(labels, values, COLOURS[0]))
+    pixels = np.asarray(draw_chart(labels, values, COLOURS[0])[0])
     coloured = (pixels == COLOURS[0]).all(axis=2).sum(axis=0)
     heights = [coloured[28 * column + 14] for column in range(len(values))]
     assert (np.diff(np.array(heights)[np.argsort(values)]) >= 0).all()
@@ -138,3 +139,18 @@ def test_images_are_whole_cells(domain: Domain) -> None:
     for item in _items(domain):
         assert item.image.width % 28 == 0 and item.image.height % 28 == 0
         assert 2 <= item.image.width * item.image.height // 784 <= 40
+
+
+def test_cells_name_what_is_drawn_in_them() -> None:
+    """As many texts as cells; digits and table values are among them, and a cell with text holds ink."""
+    for domain in Domain:
+        for item in _items(domain)[:100]:
+            columns, rows = item.image.width // 28, item.image.height // 28
+            assert len(item.cells) == columns * rows
+            if domain is Domain.OCR:
+                assert "".join(item.cells) == item.answer
+            grey = np.asarray(item.image.convert("L"), dtype=float)
+            for place, text in enumerate(item.cells):
+                top, left = 28 * (place // columns), 28 * (place % columns)
+                if text:
+                    assert grey[top : top + 28, left : left + 28].min() < 100

@@ -6,6 +6,13 @@ import argparse
 from pathlib import Path
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is too small; it must be at least 1")
+    return number
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the sub-command; nothing heavy is imported here."""
     miniature = subparsers.add_parser("miniature", help="make the embedded model and its data from a seed")
@@ -19,9 +26,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     build.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make; it must not exist")
     build.add_argument("--seed", type=int, default=0, help="seed of weights, items and sampling (default: 0)")
-    build.add_argument("--steps", type=int, default=None, metavar="N", help="warm-up steps (default: as shipped)")
-    build.add_argument("--measure", type=int, default=1000, metavar="N", help="evaluation items a domain to measure on")
-    build.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (default: 2)")
+    build.add_argument("--steps", type=_positive, default=None, metavar="N", help="warm-up steps (default: as shipped)")
+    build.add_argument("--measure", type=_positive, default=1000, metavar="N", help="items a domain to measure on")
+    build.add_argument("--threads", type=_positive, default=2, metavar="N", help="CPU threads (default: 2)")
     build.add_argument("--shipped-base", action="store_true", help="copy the package's base instead of training one")
 
 

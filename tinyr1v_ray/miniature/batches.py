@@ -19,7 +19,7 @@ from tinyr1v_ray.miniature.pools import Domain, Pool, item_rng
 from tinyr1v_ray.miniature.tasks.catalogue import MAKERS
 from tinyr1v_ray.miniature.tasks.item import Item, Style
 
-STYLE_SHARES = {Style.BARE: 0.15, Style.SHORT: 0.25, Style.LONG: 0.35, Style.CHECKED: 0.25}
+STYLE_SHARES = {Style.BARE: 0.12, Style.SHORT: 0.2, Style.LONG: 0.38, Style.CHECKED: 0.3}
 """How often the warm-up answers in each style; what the warmed-up base samples at temperature 1."""
 
 IGNORED = -100

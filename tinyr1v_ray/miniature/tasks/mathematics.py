@@ -133,7 +133,7 @@ def math_item(pool: Pool, rng: np.random.Generator) -> Item:
     listed = ",".join(map(str, problem.operands))
     worked = " ".join(f"{word} {step}." for word, step in zip(_words(len(problem.steps)), problem.steps, strict=True))
     thoughts = Thoughts(
-        short=",".join(problem.steps),
+        short=",".join(step.split("=")[1] for step in problem.steps),
         long=f"The numbers are {listed}. {worked}",
         check=f"Let me check: {problem.steps[-1]}.",
     )

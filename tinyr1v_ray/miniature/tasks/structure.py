@@ -81,18 +81,26 @@ KINDS = ((_ask_value, 0.4), (_ask_extreme, 0.25), (_ask_two, 0.35))
 """Kinds of question and their shares."""
 
 
-def draw_chart(labels: tuple[str, ...], values: tuple[int, ...], colour: tuple[int, int, int]) -> Image.Image:
-    """Bars with their values on top and labels below, one column of cells each."""
+def draw_chart(
+    labels: tuple[str, ...], values: tuple[int, ...], colour: tuple[int, int, int]
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Bars with their values on top and labels below, one column of cells each; and the cells' texts.
+
+    A value that would cross the border of two cells is moved up to the border.
+    """
     canvas = blank(len(labels), 3)
     pen = ImageDraw.Draw(canvas)
+    cells = [["", "", label] for label in labels]
     for column, (label, value) in enumerate(zip(labels, values, strict=True)):
         centre = (column + 0.5) * CELL_PX
         top = BAR_AREA_PX - round((BAR_AREA_PX - 16) * value / max(values))
         pen.rectangle((centre - 9, min(top, BAR_AREA_PX - 2), centre + 9, BAR_AREA_PX), fill=colour)
-        write_text(canvas, str(value), (centre, top - 7))
+        height = top - 7 if top - 7 <= CELL_PX - 7 or top - 7 >= CELL_PX + 6 else CELL_PX - 7
+        write_text(canvas, str(value), (centre, height))
         write_text(canvas, label, (centre, BAR_AREA_PX + 14))
+        cells[column][height // CELL_PX] = str(value)
     pen.line((0, BAR_AREA_PX, canvas.width, BAR_AREA_PX), fill=GRID)
-    return canvas
+    return canvas, tuple(column[row] for row in range(3) for column in cells)
 
 
 def draw_table(part: Slice) -> Image.Image:
@@ -127,8 +135,7 @@ def structure_item(pool: Pool, rng: np.random.Generator) -> Item:
         if len(set(values)) == len(values):
             break
     if is_chart:
-        image = draw_chart(part.row_labels, values, COLOURS[int(rng.integers(len(COLOURS)))])
-        cells = ("",) * (2 * len(values)) + part.row_labels
+        image, cells = draw_chart(part.row_labels, values, COLOURS[int(rng.integers(len(COLOURS)))])
     else:
         image = draw_table(part)
         cells = tuple(text for row in _grid(part) for text in row)
