@@ -191,3 +191,12 @@ def test_expressions_that_explode_do_not_hang_the_run(answer: str) -> None:
         assert not scores[0].correct
         assert scores[1].correct
         assert time.monotonic() - started < 8.0
+
+
+def test_a_process_that_does_not_read_is_replaced() -> None:
+    """Stopped, it takes nothing from the socket, whose buffer is smaller than these items."""
+    settings = RewardSettings(function="hostile_rewards:by_text", format_weight=0.0, item_timeout_s=TIMEOUT_S)
+    with ScoringProcess(settings) as process:
+        os.kill(int(process.score_group(group_of("pid")).scores[0].parts["pid"]), signal.SIGSTOP)
+        scores = process.score_group(group_of("give 0.5 " + "x" * 4_000_000)).scores
+        assert scores[0].total == 0.5 and process.num_restarts == 1

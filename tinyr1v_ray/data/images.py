@@ -86,7 +86,7 @@ def inspect_image(content: bytes, max_megapixels: float) -> ImageFacts:
         with Image.open(io.BytesIO(content), formats=_READ_FORMATS) as image:
             image_format = image.format or ""
             width_px, height_px = image.size
-            _check_size(width_px, height_px, max_megapixels)
+            check_size(width_px, height_px, max_megapixels)
             if image_format == "JPEG":
                 image.draft("RGB", (max(1, width_px // 8), max(1, height_px // 8)))
             image.load()
@@ -99,7 +99,8 @@ def inspect_image(content: bytes, max_megapixels: float) -> ImageFacts:
     return ImageFacts(hashlib.sha256(content).hexdigest(), len(content), width_px, height_px, EXTENSIONS[image_format])
 
 
-def _check_size(width_px: int, height_px: int, max_megapixels: float) -> None:
+def check_size(width_px: int, height_px: int, max_megapixels: float) -> None:
+    """Raise DataError for an image that is too large to decode or too long to resize."""
     if width_px < 1 or height_px < 1:
         raise DataError(f"image is {width_px} x {height_px} pixels; it needs at least one; remove it")
     if width_px * height_px > max_megapixels * 1e6:

@@ -21,6 +21,7 @@ from tinyr1v_ray.data.items import ItemReader, ItemText
 from tinyr1v_ray.data.processor import PromptProcessor
 from tinyr1v_ray.data.scan import ItemFacts, Progress, SkippedItem, scan_items
 from tinyr1v_ray.data.sources import load_source
+from tinyr1v_ray.data.verified import VerifiedImages
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.types import ImageRef, Prompt
 
@@ -54,7 +55,9 @@ class PromptTable:
     ) -> None:
         self._settings, self._readers, self._processor, self._options = settings, readers, processor, options
         self._overhead = len(self._encode("", 0))
-        scan = scan_items(readers, settings, self._check_fits, options.on_progress)
+        names = [reader.source.name for reader in readers]
+        verified = VerifiedImages.for_sources(options.cache_folder, names)
+        scan = scan_items(readers, settings, verified, self._check_fits, options.on_progress)
         self._items, self.skipped, self.domains = scan.items, scan.skipped, scan.domains
         self._order = lru_cache(maxsize=2)(self._draw_order)
         if self.skipped:

@@ -1,8 +1,8 @@
 """What is learned of every item before a run: its id, its images' facts, and which items must be left out.
 
 Everything is looked at up front, because the data cursor is an integer: an item found unreadable in the middle of an
-epoch would shift all later positions, and a resumed run would not know. Decoding runs in threads and keeps nothing but
-hash and size of each image.
+epoch would shift all later positions, and a resumed run would not know. Decoding runs in threads, keeps nothing but
+hash and size of each image, and is remembered (`verified`), so that the next start only hashes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from tinyr1v_ray.config.train import DataSettings
-from tinyr1v_ray.data.images import ImageFacts, inspect_image
+from tinyr1v_ray.data.images import ImageFacts
 from tinyr1v_ray.data.items import ItemReader, ItemText
+from tinyr1v_ray.data.verified import VerifiedImages
 from tinyr1v_ray.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -61,7 +62,11 @@ _Found = tuple[ItemText, tuple[ImageFacts, ...] | DataError]
 
 
 def scan_items(
-    readers: Sequence[ItemReader], settings: DataSettings, check: ItemCheck, on_progress: Progress | None = None
+    readers: Sequence[ItemReader],
+    settings: DataSettings,
+    verified: VerifiedImages,
+    check: ItemCheck,
+    on_progress: Progress | None = None,
 ) -> Scan:
     """Look at every item of every source.
 
@@ -74,7 +79,7 @@ def scan_items(
     names: dict[str, str] = {}
     num_items = sum(len(reader) for reader in readers)
     for reader_index, reader in enumerate(readers):
-        for row_index, (text, images) in enumerate(_inspected(reader, settings.max_image_megapixels)):
+        for row_index, (text, images) in enumerate(_inspected(reader, verified, settings.max_image_megapixels)):
             name = reader.name(row_index)
             if isinstance(images, DataError):
                 skipped.append(SkippedItem(name, str(images)))
@@ -86,6 +91,7 @@ def scan_items(
                 domains.add(text.domain)
             if on_progress is not None:
                 on_progress(len(items) + len(skipped), num_items)
+    verified.save()
     _check_share(items, skipped, settings.max_skipped_share)
     return Scan(tuple(items), tuple(skipped), frozenset(domains))
 
@@ -96,13 +102,13 @@ def content_id(text: ItemText, images: Sequence[ImageFacts]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _inspected(reader: ItemReader, max_megapixels: float) -> Iterator[_Found]:
+def _inspected(reader: ItemReader, verified: VerifiedImages, max_megapixels: float) -> Iterator[_Found]:
     def inspect(entry: tuple[ItemText, list[bytes] | DataError]) -> _Found:
         text, contents = entry
         if isinstance(contents, DataError):
             return text, contents
         try:
-            return text, tuple(inspect_image(content, max_megapixels) for content in contents)
+            return text, tuple(verified.inspect(content, max_megapixels) for content in contents)
         except DataError as error:
             return text, error
 

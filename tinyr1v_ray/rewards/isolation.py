@@ -82,7 +82,7 @@ class ScoringProcess:
         for _ in range(_NUM_START_ATTEMPTS):
             child = self._child or self._start()
             with contextlib.suppress(OSError):
-                child.send(items)
+                child.send(items, self._settings.item_timeout_s)
                 return child
             self._replace()
         raise RewardError(
@@ -105,7 +105,7 @@ class ScoringProcess:
         for _ in range(_NUM_START_ATTEMPTS):
             child = _Child()
             try:
-                child.send(self._settings.model_dump(mode="json"))
+                child.send(self._settings.model_dump(mode="json"), START_TIMEOUT_S)
                 reply = child.receive(START_TIMEOUT_S)
             except TimeoutError:
                 reason = f"not ready after {START_TIMEOUT_S:g} s"
@@ -143,8 +143,8 @@ class _Child:
             )
         os.close(lifeline)
 
-    def send(self, message: Any) -> None:
-        send_message(self._channel, message)
+    def send(self, message: Any, timeout_s: float) -> None:
+        send_message(self._channel, message, timeout_s)
 
     def receive(self, timeout_s: float) -> Any:
         return receive_message(self._channel, time.monotonic() + timeout_s)

@@ -6,7 +6,6 @@ JSON and not pickle, because the child runs code that is not trusted to hand bac
 from __future__ import annotations
 
 import json
-import select
 import socket
 import struct
 import time
@@ -16,9 +15,10 @@ _LENGTH = struct.Struct("<I")
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
-def send_message(channel: socket.socket, message: Any) -> None:
-    """Send a JSON value; raises OSError when the other side is gone."""
+def send_message(channel: socket.socket, message: Any, timeout_s: float | None = None) -> None:
+    """Send a JSON value; raises OSError when the other side is gone, TimeoutError when it does not take it in time."""
     content = json.dumps(message).encode()
+    channel.settimeout(timeout_s)
     channel.sendall(_LENGTH.pack(len(content)) + content)
 
 
@@ -36,10 +36,7 @@ def receive_message(channel: socket.socket, deadline: float | None = None) -> An
 def _receive_exactly(channel: socket.socket, num_bytes: int, deadline: float | None) -> bytes:
     content = bytearray()
     while len(content) < num_bytes:
-        if deadline is not None:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0 or not select.select([channel], [], [], left_s)[0]:
-                raise TimeoutError
+        channel.settimeout(None if deadline is None else max(deadline - time.monotonic(), 1e-3))
         try:
             received = channel.recv(num_bytes - len(content))
         except ConnectionError:
