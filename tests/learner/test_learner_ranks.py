@@ -13,6 +13,10 @@ from typing import Any
 import learner_cases as cases
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 TOLERANCE = 1e-5
 
@@ -43,6 +47,8 @@ ONE_RANK = [
     {"name": "frozen", "config": {"model": {"train_vision": False}}},
     {"name": "constant", "config": {"algorithm": {"loss_average": "constant"}}},
     {"name": "bfloat16", "config": {"model": {"dtype": "bfloat16"}}},
+    {"name": "bfloat16-zero0", "config": {"model": {"dtype": "bfloat16"}, "learner": {"zero_stage": 0}}},
+    {"name": "bfloat16-frozen", "config": {"model": {"dtype": "bfloat16", "train_vision": False}}},
     {"name": "export", "export": True},
 ]
 
@@ -173,3 +179,62 @@ def test_restored_ranks_go_on_bit_for_bit(two_ranks: Path, stage: int) -> None:
 def test_the_schedule_goes_on_after_a_restart(one_rank: Path) -> None:
     """Two optimizer steps an update and a warm-up: the position in the schedule is part of the state."""
     assert distance(weights(one_rank / "restart-paired"), weights(one_rank / "paired")) == 0.0
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "bfloat16-zero0"])
+def test_masters_stay_float32_under_bfloat16_arithmetic(one_rank: Path, model_folder: Path, name: str) -> None:
+    """Weights start from the base's exact values and move by three steps of at most about 1e-4, nearly as in float32.
+
+    bfloat16 holds 8 bits: a weight of 0.1 stored in it could only move by 4e-4 or not at all.
+    """
+    base = load_file(model_folder / "model.safetensors")
+    low, full = (
+        np.concatenate([(found[key] - base[key]).ravel() for key in base])
+        for found in (weights(one_rank / name), weights(one_rank / "zero2"))
+    )
+    assert np.abs(low).max() < 4e-4 and (low != 0).mean() > 0.99
+    assert low @ full / np.linalg.norm(low) / np.linalg.norm(full) > 0.98
+
+
+@pytest.mark.parametrize("name", ["frozen", "bfloat16-frozen"])
+def test_a_frozen_vision_tower_keeps_its_exact_weights(one_rank: Path, model_folder: Path, name: str) -> None:
+    base, found = load_file(model_folder / "model.safetensors"), weights(one_rank / name)
+    for key in base:
+        assert np.array_equal(base[key], found[key]) == key.startswith("visual.")
+
+
+def test_published_weights_carry_names_values_and_version(one_rank: Path, model_folder: Path) -> None:
+    path = one_rank / "export" / "weights.safetensors"
+    written, expected = load_file(path), weights(one_rank / "export")
+    assert written.keys() == load_file(model_folder / "model.safetensors").keys()
+    assert all(np.array_equal(written[key], expected[key]) for key in written)
+    with safe_open(path, "np") as file:
+        assert file.metadata() == {"format": "pt", "version": "3"}
+
+
+def test_an_export_loads_and_gives_the_learners_logprobs(one_rank: Path, model_folder: Path) -> None:
+    """Weights in float32, processor and template load as usual, and a plain forward equals the learner's canary."""
+    folder = one_rank / "export" / "export"
+    assert not [path for path in folder.parent.iterdir() if path.name.startswith(".")]
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    exported, expected = load_file(folder / "model.safetensors"), weights(one_rank / "export")
+    assert all(np.array_equal(exported[key], expected[key]) for key in expected)
+    processor = AutoProcessor.from_pretrained(folder)
+    assert "<|im_start|>" in processor.chat_template
+    twin = cases.TorchTwin(folder, cases.make_config())
+    group = cases.make_minibatch(model_folder, 900).groups[2]
+    with torch.no_grad():
+        logprobs = twin.logprobs(twin.model, group.prompt, group.rows[0].completion.token_ids_T)
+    assert np.abs(logprobs.numpy() - np.load(one_rank / "export" / "canary.npy")).max() < 2e-5
+
+
+def test_step_metrics_say_what_was_trained(one_rank: Path, model_folder: Path) -> None:
+    """Tokens and left-out rows are counted, the schedule's rate is reported, a KL term shows once weights moved."""
+    minibatch = cases.make_batch(model_folder, 1).minibatches[0]
+    num_tokens = sum(row.completion.num_tokens for group in minibatch.groups for row in group.rows)
+    first, *_, last = metrics(one_rank / "kl")
+    assert first["num_trained_tokens"] == num_tokens and first["num_skipped_rows"] == 2
+    assert first["kl"] == pytest.approx(0.0, abs=1e-9) and last["kl"] > 1e-5
+    assert [row["learning_rate"] for row in metrics(one_rank / "paired")] == [1e-4, 1e-4]
+    assert metrics(one_rank / "paired")[0]["clip_fraction"] == 0 < first["mismatch_kl"]

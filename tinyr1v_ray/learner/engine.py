@@ -48,8 +48,13 @@ def join_ranks(settings: LearnerSettings, rank: int, world_size: int, master_add
 
 
 def deepspeed_settings(config: TrainConfig, num_parameters: int, world_size: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration. The caller sets accumulation boundaries and the learning rate."""
+    """DeepSpeed's own configuration. The caller sets accumulation boundaries and the learning rate.
+
+    In bfloat16, gradients are accumulated in float32. DeepSpeed does that with float32 masters from ZeRO stage 1 on,
+    so stage 0 runs as 1: weights and gradients stay whole on every rank, only the moments are divided.
+    """
     learner = config.learner
+    is_low_precision = config.model.dtype == "bfloat16"
     bucket = min(max(num_parameters, 1_000_000), MAX_BUCKET_ELEMENTS)
     settings: dict[str, Any] = {
         "train_batch_size": world_size,
@@ -58,16 +63,16 @@ def deepspeed_settings(config: TrainConfig, num_parameters: int, world_size: int
         "gradient_clipping": learner.max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "bf16": {"enabled": config.model.dtype == "bfloat16"},
+        "bf16": {"enabled": is_low_precision},
         "zero_optimization": {
-            "stage": learner.zero_stage,
+            "stage": max(learner.zero_stage, 1) if is_low_precision else learner.zero_stage,
             "contiguous_gradients": True,
             "overlap_comm": learner.num_gpus_per_rank > 0,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
         },
     }
-    if config.model.dtype == "bfloat16":
+    if is_low_precision:
         settings["data_types"] = {"grad_accum_dtype": "fp32"}
     if learner.zero_stage == 3:
         settings["zero_optimization"] |= {

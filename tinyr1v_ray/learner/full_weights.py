@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from deepspeed.runtime.zero import GatheredParameters
-from deepspeed.utils import safe_get_full_fp32_param
+from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 from torch import Tensor, nn
 
 from tinyr1v_ray.learner.weight_files import published_parameters
@@ -15,8 +15,9 @@ from tinyr1v_ray.learner.weight_files import published_parameters
 class FullWeights:
     """Float32 tensors of a model under their published names, the same under every ZeRO stage and arithmetic.
 
-    Made before DeepSpeed takes the model over: it keeps the shapes, and the exact float32 values of frozen parameters
-    where bfloat16 arithmetic will round the model's own copy.
+    Made before DeepSpeed takes the model over: for bfloat16 arithmetic DeepSpeed rounds the model first and makes its
+    float32 masters of the rounded values. The exact ones are kept here: those of frozen parameters for good, those of
+    trained ones until `restore_masters`.
     """
 
     def __init__(self, model: nn.Module, zero_stage: int, dtype: torch.dtype) -> None:
@@ -25,11 +26,14 @@ class FullWeights:
         self._has_masters = dtype != torch.float32
         parameters = dict(published_parameters(model))
         self.shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-        self._frozen = {
-            name: parameter.detach().clone()
-            for name, parameter in parameters.items()
-            if self._has_masters and not parameter.requires_grad
-        }
+        self._trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+        self._exact = {name: parameter.detach().clone() for name, parameter in parameters.items() if self._has_masters}
+
+    def restore_masters(self) -> None:
+        """Give DeepSpeed's float32 masters the exact values that the model was loaded with; once, after its start."""
+        for name, parameter in published_parameters(self._model):
+            if name in self._exact and name in self._trained:
+                safe_set_full_fp32_param(parameter, self._exact.pop(name))
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Each parameter once. Under ZeRO 3 they are gathered one at a time, so all ranks must iterate to the end.
@@ -37,8 +41,8 @@ class FullWeights:
         A tensor may share memory with the weights: it is valid until the next one is asked for.
         """
         for name, parameter in published_parameters(self._model):
-            if name in self._frozen:
-                yield name, self._frozen[name]
+            if name in self._exact:
+                yield name, self._exact[name]
             elif self._has_masters:
                 yield name, safe_get_full_fp32_param(parameter)
             elif self._is_partitioned:

@@ -70,6 +70,7 @@ class DeepSpeedLearner:
             model.gradient_checkpointing_enable({"use_reentrant": True})
         self._weights = FullWeights(model, config.learner.zero_stage, self._dtype)
         self._engine = build_engine(policy.train(), config, world_size)
+        self._weights.restore_masters()
         self._num_optimizer_steps = 0
 
     def _frozen_copy(self, policy: PolicyModel) -> PolicyModel:
