@@ -144,6 +144,10 @@ class VllmEngine:
                 future.set_result(action())
             except (ValueError, TypeError) as error:  # the request is at fault, not the engine
                 future.set_exception(RolloutError(f"engine refused a request: {error}; see the log of the engine"))
+            except BaseException as error:
+                self._failure = error
+                future.set_exception(self._death())
+                raise
 
     def _admit(
         self,

@@ -1,0 +1,137 @@
+"""Whole runs with the real Ray, vLLM and DeepSpeed: deterministic resuming after SIGKILL, and deaths of actors."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+TINYR1V = str(Path(sys.executable).with_name("tinyr1v"))
+CONFIG = str(Path(__file__).parents[2] / "configs" / "miniature_ocr_cpu.yaml")
+SMALL = [
+    "run.num_prompts_per_step=4",
+    "rollout.num_completions=4",
+    "rollout.max_tokens=48",
+    "checkpoint.every_n_steps=2",
+]
+VOLATILE = re.compile(r"seconds_|tokens_per_second")
+
+
+class Run:
+    """One `tinyr1v train` process in a folder of its own; resuming starts another."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.folder, self.settings = folder, [*SMALL, "run.name=r", f"run.folder={folder}", *settings]
+        self.run_folder = folder / "r"
+        self.log = folder / "log.txt"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *flags: str) -> Run:
+        command = [TINYR1V, "train", "--config", CONFIG, *flags, *self.settings]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+        return self
+
+    def finish(self, timeout_s: float = 400) -> Run:
+        assert self.process is not None
+        code = self.process.wait(timeout_s)
+        assert code == 0, self.log.read_text()[-3000:]
+        return self
+
+    def wait_for_step(self, step: int, timeout_s: float = 300) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not any(row["step"] >= step for row in self.rows("metrics.jsonl")):
+            assert self.process is not None and self.process.poll() is None, self.log.read_text()[-3000:]
+            assert time.monotonic() < deadline, self.log.read_text()[-3000:]
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL to the driver; the cluster that it started goes down with it."""
+        assert self.process is not None
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        self.process.wait()
+        _, alive = psutil.wait_procs(children, timeout=60)
+        assert not alive, f"processes outlived their driver: {alive}"
+
+    def kill_actor(self, name: str) -> None:
+        assert self.process is not None
+        processes = psutil.Process(self.process.pid).children(recursive=True)
+        [actor] = [process for process in processes if f"ray::{name}" in " ".join(process.cmdline())][:1]
+        os.kill(actor.pid, signal.SIGKILL)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        path = self.run_folder / name
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def repeatable_metrics(self) -> list[dict[str, Any]]:
+        rows = self.rows("metrics.jsonl")
+        return [{key: value for key, value in row.items() if not VOLATILE.match(key)} for row in rows]
+
+    def exported(self) -> dict[str, torch.Tensor]:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(self.run_folder / "export")
+        assert model.dtype == torch.float32
+        return dict(model.state_dict())
+
+
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    settings = ["run.num_steps=6", "rollout.deterministic=true", "evaluation.num_items=20"]
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = Run(tmp_path / "whole", *settings).start().finish()
+    killed = Run(tmp_path / "killed", *settings).start()
+    killed.wait_for_step(3)
+    killed.kill()
+    again = subprocess.run(
+        [TINYR1V, "train", "--config", CONFIG, *killed.settings], capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 2 and "--resume" in again.stderr
+    killed.start("--resume").finish()
+
+    assert [row["step"] for row in whole.rows("metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert killed.rows("groups.jsonl") == whole.rows("groups.jsonl")
+    assert killed.repeatable_metrics() == whole.repeatable_metrics()
+    assert any(row["grad_norm"] > 0 for row in whole.rows("metrics.jsonl"))
+    for name, tensor in whole.exported().items():
+        assert torch.equal(tensor, killed.exported()[name]), name
+    AutoProcessor.from_pretrained(whole.run_folder / "export")
+    summary = json.loads((whole.run_folder / "summary.json").read_text())
+    assert summary["before"][0]["num_items"] == summary["after"][0]["num_items"] == 20
+    assert not list(Path("/dev/shm").glob("tinyr1v-r-*"))
+
+
+@pytest.mark.parametrize("max_staleness", [2])
+def test_a_run_survives_the_death_of_each_kind_of_actor(tmp_path: Path, max_staleness: int) -> None:
+    """Two engines, two learner ranks; groups are trained once each, in order, within the staleness bound."""
+    run = Run(
+        tmp_path,
+        *["run.num_steps=12", f"run.max_staleness={max_staleness}", "evaluation.num_items=0"],
+        *["rollout.num_engines=2", "rollout.num_cpus_per_engine=0.4", "reward.num_cpus_per_scorer=0.1"],
+        *["learner.num_ranks=2", "learner.num_cpus_per_rank=0.4", "telemetry.tensorboard=false"],
+    ).start()
+    run.wait_for_step(3)
+    run.kill_actor("RolloutActor")
+    run.kill_actor("ScorerActor")
+    run.wait_for_step(7)
+    run.kill_actor("LearnerActor")
+    run.finish()
+
+    groups, metrics = run.rows("groups.jsonl"), run.rows("metrics.jsonl")
+    assert [row["step"] for row in metrics] == list(range(1, 13))
+    assert len({(row["epoch"], row["prompt_id"]) for row in groups}) == len(groups) == 12 * 4
+    assert max(row["staleness_max"] for row in metrics) <= max_staleness
+    log = run.log.read_text()
+    assert "is replaced" in log and "attempt 1 ended" in log
+    assert "Traceback" not in log

@@ -1,0 +1,258 @@
+"""The real vLLM engine on the miniature: parity with the plain model, seeds, weight updates and their traps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from tinyr1v_ray.config.base import parse_settings
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.data.images import open_image
+from tinyr1v_ray.errors import RolloutError, WeightSyncError
+from tinyr1v_ray.orchestration.inputs import RunInputs, load_inputs
+from tinyr1v_ray.rollout.engine import VllmEngine
+from tinyr1v_ray.rollout.sampling import Sampling
+from tinyr1v_ray.types import Finish, Prompt, RolloutGroup
+from tinyr1v_ray.weights.agreement import check_agreement
+
+TOLERANCE = 1e-4  # nat, float32 on both sides
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    folder = tmp_path_factory.mktemp("engine")
+    return parse_settings(
+        TrainConfig,
+        {},
+        [
+            "run.name=engine",
+            f"run.folder={folder}",
+            "data.train=[miniature:math]",
+            "model.max_length=384",
+            "model.max_pixels=200704",
+            "rollout.max_tokens=48",
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(config: TrainConfig) -> RunInputs:
+    return load_inputs(config)
+
+
+@pytest.fixture(scope="module")
+def prompts(inputs: RunInputs) -> list[Prompt]:
+    iterator = inputs.train.iterate(0)
+    return [next(iterator) for _ in range(6)]
+
+
+@pytest.fixture(scope="module")
+def engine(config: TrainConfig, inputs: RunInputs) -> Iterator[VllmEngine]:
+    torch.set_num_threads(1)
+    engine = VllmEngine(config, inputs.model_folder, inputs.max_images, inputs.stop_ids)
+    engine.init_weight_transfer({}).result()
+    yield engine
+    engine.close()
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def perturbed(folder: Path, seed: int, only: str = "") -> dict[str, torch.Tensor]:
+    """The base with noise on the tensors whose name contains `only`."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: tensor + 0.02 * torch.randn(tensor.shape, generator=generator) if only in name else tensor
+        for name, tensor in weights(folder).items()
+    }
+
+
+def load(engine: VllmEngine, tensors: dict[str, torch.Tensor], version: int, folder: Path) -> None:
+    path = folder / f"{version}.safetensors"
+    save_file(tensors, path)
+    engine.load_weights(version, {"path": str(path)}).result(timeout=60)
+
+
+@pytest.fixture(autouse=True)
+def base_weights(engine: VllmEngine, inputs: RunInputs) -> None:
+    """Every test starts from the base as version 0."""
+    engine.load_weights(0, {"path": str(inputs.model_folder / "model.safetensors")}).result(timeout=60)
+
+
+class PlainModel:
+    """The specification: a straight transformers forward over the whole sequence."""
+
+    def __init__(self, inputs: RunInputs, config: TrainConfig) -> None:
+        from tinyr1v_ray.data.processor import load_processor
+
+        self.processor = load_processor(inputs.model_folder, config.model)
+        self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(inputs.model_folder, dtype=torch.float32).eval()
+
+    def set_weights(self, tensors: dict[str, torch.Tensor]) -> None:
+        named = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+        missing = []
+        for name, parameter in self.model.named_parameters():
+            plain = name.removeprefix("model.").removeprefix("language_model.")
+            source = named.get(plain, named.get(name.removeprefix("model.")))
+            if source is None:
+                missing.append(name)
+            else:
+                parameter.data.copy_(source)
+        assert not missing
+
+    @torch.no_grad()
+    def logprobs(self, prompt: Prompt, token_ids_T: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+        prompt_ids = self.processor.expand(prompt.token_ids, prompt.images)
+        ids_L = torch.tensor([[*prompt_ids, *token_ids_T.tolist()]])
+        pixels = self.processor.pixel_inputs([open_image(image) for image in prompt.images])
+        types_L = (ids_L == self.processor.image_token_id).int()
+        logits = self.model(
+            input_ids=ids_L,
+            mm_token_type_ids=types_L,
+            pixel_values=pixels.pixel_values,
+            image_grid_thw=pixels.image_grid_thw,
+        ).logits[0, len(prompt_ids) - 1 : -1]
+        table = (logits.double() / temperature).log_softmax(-1)
+        return table.gather(-1, torch.tensor(token_ids_T, dtype=torch.long)[:, None])[:, 0].numpy()
+
+
+@pytest.fixture(scope="module")
+def plain(inputs: RunInputs, config: TrainConfig) -> PlainModel:
+    return PlainModel(inputs, config)
+
+
+def sampling(**changes: object) -> Sampling:
+    return replace(Sampling(4, 1.0, 1.0, 48, seed=3), **changes)  # type: ignore[arg-type]
+
+
+def sample(engine: VllmEngine, prompts: list[Prompt], drawn: Sampling) -> list[RolloutGroup]:
+    return [future.result(timeout=120) for future in engine.submit(prompts, drawn)]
+
+
+def tokens(groups: list[RolloutGroup]) -> list[list[int]]:
+    return [completion.token_ids_T.tolist() for group in groups for completion in group.completions]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_sampled_logprobs_are_those_of_the_plain_model(
+    engine: VllmEngine, plain: PlainModel, inputs: RunInputs, prompts: list[Prompt], temperature: float
+) -> None:
+    plain.set_weights(weights(inputs.model_folder))
+    for group in sample(engine, prompts[:3], sampling(temperature=temperature)):
+        for completion in group.completions:
+            expected = plain.logprobs(group.prompt, completion.token_ids_T, temperature)
+            assert np.abs(completion.logprobs_T - expected).max() < TOLERANCE
+
+
+def test_completions_end_with_their_end_token_or_at_the_limit(
+    engine: VllmEngine, inputs: RunInputs, prompts: list[Prompt]
+) -> None:
+    groups = sample(engine, prompts, sampling(max_tokens=12)) + sample(engine, prompts, sampling())
+    completions = [completion for group in groups for completion in group.completions]
+    assert {Finish.STOP, Finish.LENGTH} == {completion.finish for completion in completions}
+    for completion in completions:
+        assert completion.num_tokens == len(completion.logprobs_T) > 0
+        assert (completion.token_ids_T[-1] in inputs.stop_ids) == (completion.finish == Finish.STOP)
+        assert "<|im_end|>" not in completion.text
+
+
+def test_seeds_decide_the_tokens_whatever_runs_beside(engine: VllmEngine, prompts: list[Prompt]) -> None:
+    together = sample(engine, prompts, sampling())
+    assert tokens(sample(engine, prompts, sampling())) == tokens(together)
+    assert tokens(sample(engine, prompts[2:3], sampling())) == tokens(together[2:3])
+    assert tokens(sample(engine, prompts, sampling(seed=4))) != tokens(together)
+    next_epoch = [replace(prompt, epoch=1) for prompt in prompts]
+    assert tokens(sample(engine, next_epoch, sampling())) != tokens(together)
+    assert len({tuple(row) for row in tokens(together[:1])}) > 1  # completions of a group differ
+
+
+@pytest.mark.parametrize("only", ["", "visual", "embed_tokens", "layers.0.mlp"])
+def test_new_weights_are_live_everywhere(
+    engine: VllmEngine, plain: PlainModel, inputs: RunInputs, prompts: list[Prompt], tmp_path: Path, only: str
+) -> None:
+    """Vision weights (no stale image embeddings), the tied head (no stale copy), and everything at once."""
+    [before] = sample(engine, prompts[:1], sampling(num_completions=1))
+    answer_T = before.completions[0].token_ids_T
+    tensors = perturbed(inputs.model_folder, seed=1, only=only)
+    load(engine, tensors, 7, tmp_path)
+    plain.set_weights(tensors)
+    expected = plain.logprobs(prompts[0], answer_T)
+    seen = engine.score(prompts[0], answer_T).result(timeout=60)
+    assert np.abs(expected - plain_base(plain, inputs, prompts[0], answer_T)).max() > 100 * TOLERANCE
+    assert np.abs(seen - expected).max() < TOLERANCE
+    [after] = sample(engine, prompts[:1], sampling(num_completions=1))
+    assert (after.completions[0].first_version, after.completions[0].last_version) == (7, 7)
+
+
+def plain_base(plain: PlainModel, inputs: RunInputs, prompt: Prompt, answer_T: np.ndarray) -> np.ndarray:
+    plain.set_weights(weights(inputs.model_folder))
+    return plain.logprobs(prompt, answer_T)
+
+
+def test_an_update_in_mid_generation_marks_the_tokens_of_both_versions(
+    engine: VllmEngine, plain: PlainModel, inputs: RunInputs, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    """Paused by not stepping, resumed under the new weights: later tokens have the new weights' log-probs."""
+    tensors = perturbed(inputs.model_folder, seed=2)
+    save_file(tensors, tmp_path / "new.safetensors")
+    futures = engine.submit(prompts, sampling(num_completions=16))
+    loaded = engine.load_weights(5, {"path": str(tmp_path / "new.safetensors")})
+    loaded.result(timeout=60)
+    completions = [completion for future in futures for completion in future.result(timeout=120).completions]
+    assert {completion.last_version for completion in completions} == {5}
+    assert {completion.first_version for completion in completions} <= {0, 5}
+    plain.set_weights(tensors)
+    for prompt, future in zip(prompts[:2], futures[:2], strict=True):
+        completion = future.result().completions[0]
+        last = plain.logprobs(prompt, completion.token_ids_T)[-1]
+        assert abs(completion.logprobs_T[-1] - last) < TOLERANCE
+
+
+@pytest.mark.parametrize("fault", ["a dropped tensor", "an old version", "stale vision weights"])
+def test_the_canary_catches_weights_that_did_not_arrive(
+    engine: VllmEngine, plain: PlainModel, inputs: RunInputs, prompts: list[Prompt], tmp_path: Path, fault: str
+) -> None:
+    base, new = weights(inputs.model_folder), perturbed(inputs.model_folder, seed=3)
+    arrived = {
+        "a dropped tensor": {**new, "model.norm.weight": base["model.norm.weight"]},
+        "an old version": base,
+        "stale vision weights": {**new, **{name: base[name] for name in base if "visual" in name}},
+    }[fault]
+    load(engine, arrived, 9, tmp_path)
+    prompt, answer_T = inputs.canary
+    plain.set_weights(new)
+    expected = plain.logprobs(prompt, answer_T)
+    seen = {"rollout-0": engine.score(prompt, answer_T).result(timeout=60)}
+    with pytest.raises(WeightSyncError, match="version 9: rollout-0 gives log-prob"):
+        check_agreement(9, expected, seen, tolerance=1e-3)
+
+
+def test_image_token_counts_must_agree(engine: VllmEngine, prompts: list[Prompt]) -> None:
+    image = prompts[0].images[0]
+    wrong = replace(prompts[0], images=(replace(image, num_tokens=image.num_tokens + 1),))
+    [future] = engine.submit([wrong], sampling())
+    with pytest.raises(RolloutError, match="image token counts must agree"):
+        future.result(timeout=60)
+
+
+def test_a_refused_request_does_not_take_the_engine_down(engine: VllmEngine, prompts: list[Prompt]) -> None:
+    too_long = replace(prompts[0], token_ids=(5,) * 500, images=())
+    [future] = engine.submit([too_long], sampling())
+    with pytest.raises(RolloutError, match="engine refused a request"):
+        future.result(timeout=60)
+    assert sample(engine, prompts[:1], sampling())
+
+
+def test_check_agreement_reports_the_largest_difference_and_rejects_nan() -> None:
+    learner, engine = np.array([-1.0, -2.0]), np.array([-1.0, -2.0005])
+    assert check_agreement(1, learner, {"rollout-0": learner, "rollout-1": engine}, 1e-3) == pytest.approx(5e-4)
+    with pytest.raises(WeightSyncError, match=r"rollout-1 .* token 1"):
+        check_agreement(1, learner, {"rollout-0": learner, "rollout-1": np.array([-1.0, np.nan])}, 1e-3)
