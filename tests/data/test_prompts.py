@@ -121,7 +121,7 @@ def test_several_sources_are_one_table(build: Build, tmp_path: Path, picture: Pi
     table = build(first, second)
     assert [prompt.domain for prompt in table.in_order()] == ["ocr", "structure", "math"]
     assert table.domains == {"ocr", "structure", "math"} and len(table) == 3
-    assert [len(prompt.images) for prompt in table.in_order()] == [0, 1, 0]
+    assert [len(prompt.images) for prompt in table.in_order()] == [0, 1, 0] and table.max_images == 1
 
 
 def test_unreadable_images_are_skipped_counted_and_named(
