@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.merging.local_run import local_runner
-from tinyr1v_ray.merging.session import MergeSummary, prepare_merge, run_merge
+from tinyr1v_ray.merging.session import MergeSummary, Silent, prepare_merge, run_merge
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -113,6 +114,6 @@ def merge_here(tied_base: Path, experts: list[Path], tmp_path: Path) -> Merge:
         }
         config = MergeConfig.model_validate(tree)
         prepared = prepare_merge(config, Path(config.base))
-        return run_merge(prepared, local_runner(threads, 4 << 30), lambda _: None)
+        return run_merge(prepared, local_runner(threads, 4 << 30), Silent())
 
     return merge

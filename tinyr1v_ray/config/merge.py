@@ -109,7 +109,7 @@ class JobConfig(Settings):
     """Where and how wide the merge runs. None of it, `device` and `threads_per_task` apart, changes a byte."""
 
     num_workers: int | None = Field(default=None, ge=0)
-    """Ray workers; 0 merges in this process; not set: this process where that takes under a minute, else one per core."""
+    """Ray workers; 0 merges in this process; not set: this process where that is quick, else one per core."""
     threads_per_task: int = Field(default=1, ge=1)
     """Fixes the order of sums in a tensor's arithmetic, hence the output's bytes."""
     memory_gib: float | None = Field(default=None, gt=0)
@@ -133,10 +133,10 @@ class MergeConfig(Settings):
     output: str
     """Folder to be created."""
     recipe: RecipeConfig = RecipeConfig()
-    recipes: dict[str, RecipeConfig] = {}
+    recipes: dict[str, RecipeConfig] = Field(default_factory=dict)
     """Several at once: name -> recipe, each written to output/name; every tensor is read once."""
     donor: str = "base"
-    """Whose config, processor, tokenizer and chat template the output gets: `base`, or the number of an expert (0, 1, ...)."""
+    """Whose config, processor, tokenizer and chat template the output gets: `base`, or an expert's number (from 0)."""
     shard_mib: int = Field(default=4096, ge=1)
     """Upper size of an output shard."""
     resume: bool = True

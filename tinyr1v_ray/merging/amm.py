@@ -1,17 +1,17 @@
 """Adaptive Model Merging (Tiny-R1V, arXiv 2510.08987) of one matrix, without data. WUDI (2503.08099) is a special case.
 
-    L(m) = sum_i w_i ||(m - tau_i) tau_i^T||_F^2 / ||tau_i||_F^2          WUDI has w_i = 1
+    L(m) = sum_i w_i ||(m - tau_i) tau_i^T||_F^2 / ||tau_i||_F^2        WUDI has w_i = 1
     w_i  = alpha_i beta_i(t), rescaled so that mean(w) = 1
-    alpha_i = K ||tau_i|| / sum_j ||tau_j||                               inherent importance, fixed [C in words]
-    beta_i(t) = K softmax_i(cos(m_t, tau_i) / T), detached                compatibility, every step [C in words; form R]
-    R(m) = sum_i ||g - <g,tau_i>/||tau_i||^2 tau_i||_F^2,  g = dL/dm      gradient-projection penalty [C in words; form R]
+    alpha_i = K ||tau_i|| / sum_j ||tau_j||                             inherent importance, fixed [C in words]
+    beta_i(t) = K softmax_i(cos(m_t, tau_i) / T), detached              compatibility, every step [C in words; form R]
+    R(m) = sum_i ||g - <g,tau_i>/||tau_i||^2 tau_i||_F^2,  g = dL/dm    gradient-projection penalty [C in words; form R]
     minimise L + lambda R by Adam(0.9, 0.999, 1e-8); lambda = projection_weight * L_0/R_0, fixed at step 0 [R]
 
 [C] is certain from the paper or its reviews, [R] is this project's reading: no code was published.
 tau_i = W_i - W_0 is [out, in]. There is no autograd graph: see `forms.py` for the two ways to the exact gradient.
 
 Two facts that a user should know. Adam's epsilon of 1e-8 is absolute, so even with the `relative` learning rate the
-path depends a little on the deltas' scale once the gradient's entries come near 1e-8 (deltas of rms 1e-5 at 2048 inputs).
+path depends a little on the deltas' scale once the gradient's entries come near 1e-8 (rms 1e-5 at 2048 inputs).
 And for fixed weights R vanishes wherever g does: it changes the early-stopped path, not the minimiser.
 """
 

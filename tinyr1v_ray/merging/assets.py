@@ -56,8 +56,8 @@ def check_architectures(base: CheckpointFolder, experts: Sequence[Expert]) -> No
                 )
         if expert.tied != base.tied:
             raise MergeError(
-                f"{expert.path} has tie_word_embeddings {expert.tied} where the base has {base.tied}; one head would be "
-                "lost; tie or untie both"
+                f"{expert.path} has tie_word_embeddings {expert.tied} where the base has {base.tied}; one head would "
+                "be lost; tie or untie both"
             )
 
 

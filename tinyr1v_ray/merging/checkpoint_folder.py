@@ -1,4 +1,4 @@
-"""A model folder, opened lazily: its config and the place of each tensor, single-file or sharded; no values are read."""
+"""A model folder, opened lazily: its config and the place of each tensor, in one file or several; no value is read."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tinyr1v_ray.merging.forms import FormName
 
 @dataclass(frozen=True)
 class Cost:
-    """Flops and bytes moved by elementwise passes, set-up and steps apart; `peak_bytes` without the inputs' own copies."""
+    """Flops, and bytes moved by elementwise passes, set-up and steps apart; `peak_bytes` includes the task vectors."""
 
     setup_flops: int
     step_flops: int
@@ -98,7 +98,7 @@ def thin_cost(shape: MatrixShape, config: AmmConfig) -> Cost:
 
 
 def spectral_cost(shape: MatrixShape, config: AmmConfig) -> Cost:
-    """One eigen-decomposition of the smaller side, about 9 n^3 flops, counted threefold: it runs below product speed."""
+    """One eigen-decomposition of the smaller side: about 9 n^3 flops, counted threefold for its speed."""
     side = min(shape.columns, shape.thin)
     item = _item_bytes(config)
     numel, num = shape.numel, len(shape.ranks_K)

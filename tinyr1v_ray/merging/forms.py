@@ -47,13 +47,15 @@ class Form(Protocol):
     def penalised_gradient(
         self, weights_K: Tensor, penalty: Penalty, strength: Tensor | None, relative: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(d(L + lambda R)/dm, L, lambda). `strength` None: lambda = relative * L/R is fixed here (0 where R is 0)."""
+        """(d(L + lambda R)/dm, L, lambda). `strength` None: lambda = relative * L/R is fixed here."""
         ...
 
 
-def fixed_strength(loss: Tensor, penalty: Tensor, relative: float) -> Tensor:
-    """lambda = projection_weight * L_0 / R_0; 0 where R_0 is 0."""
-    return torch.where(penalty > 0, relative * loss / penalty, torch.zeros_like(loss))
+def fixed_strength(loss: Tensor, whole: Tensor, removed: Tensor, relative: float) -> Tensor:
+    """lambda = projection_weight * L_0 / R_0 with R_0 = whole - removed; 0 where R_0 is 0 up to rounding."""
+    penalty = whole - removed
+    counts = penalty > 64 * torch.finfo(whole.dtype).eps * whole
+    return torch.where(counts, relative * loss / penalty, torch.zeros_like(loss))
 
 
 class GramForm:
@@ -105,8 +107,8 @@ class GramForm:
         along_K = torch.mv(flat_tau, gradient.view(-1))
         coefficients_K = penalty.solve_KK @ along_K
         if strength is None:
-            value = penalty.nu * _dot(gradient, gradient) - torch.dot(along_K, coefficients_K)
-            strength = fixed_strength(loss, value, relative)
+            whole = penalty.nu * _dot(gradient, gradient)
+            strength = fixed_strength(loss, whole, torch.dot(along_K, coefficients_K), relative)
         torch.mul(gradient, penalty.nu, out=self._second)
         self._second.view(-1).addmv_(flat_tau.T, coefficients_K, alpha=-1)
         self._second.mul_(4 * strength)
@@ -155,7 +157,7 @@ class ThinForm:
         self._blocks = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
         self._metrics = [None if left is None else left.T @ left for left in self._lefts]
         self._sizes = torch.tensor(sizes, device=scales_K.device)
-        self._products, self._lifted = None, None
+        self._products, self._lifted = self._stack.new_empty(0), self._stack.new_empty(0)
         if with_penalty:
             self._products = self._stack @ self._stack.T
             self._lifted = torch.stack(
@@ -205,8 +207,8 @@ class ThinForm:
         along_K = torch.mv(self._lifted, coefficients.view(-1))
         combination_K = penalty.solve_KK @ along_K
         if strength is None:
-            value = penalty.nu * _dot(seen, coefficients) - torch.dot(along_K, combination_K)
-            strength = fixed_strength(loss, value, relative)
+            whole = penalty.nu * _dot(seen, coefficients)
+            strength = fixed_strength(loss, whole, torch.dot(along_K, combination_K), relative)
         seen.mul_(penalty.nu).view(-1).addmv_(self._lifted.T, combination_K, alpha=-1)
         seen.mul_(4 * strength)
         coefficients.add_(self._weigh(seen, scaled_K))

@@ -62,7 +62,7 @@ class TensorTask:
     experts: tuple[Source, ...]
     treatments: tuple[Treatment, ...]
     places: tuple[Place, ...]
-    cost: "TaskCost"
+    cost: TaskCost
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -214,7 +214,7 @@ def _lay_out(
 def task_cost(
     entry: LedgerEntry, treatments: Sequence[Treatment], recipes: Mapping[str, RecipeConfig], places: Sequence[Place]
 ) -> TaskCost:
-    """Sums over recipes; memory is that of the largest, on top of the experts' task vectors where a method needs all."""
+    """Sums over recipes; memory is that of the most demanding one."""
     assert entry.base is not None
     ref, num = entry.base, len(entry.experts)
     chunk = min(ref.numel, max(CHUNK_ELEMENTS, ref.numel // max(ref.shape[0], 1) if ref.shape else 1))

@@ -40,7 +40,8 @@ def make_report(
     if recipe.method in ("amm", "wudi"):
         settings["amm"] = recipe.objective.model_dump(mode="json")
     settings["scale"] = recipe.factor
-    counts = Counter(record["action"] for record in records)
+    counts = Counter(dict.fromkeys(("merged", "averaged", "copied"), 0))
+    counts.update(record["action"] for record in records)
     counts["refused"] = len(refused)
     return {
         "format": "tinyr1v-merge/1",
@@ -62,8 +63,8 @@ def recipe_warnings(records: Sequence[dict[str, Any]]) -> list[str]:
     if lossy:
         worst = min(lossy, key=lambda r: r["retention_cosine"])
         lines.append(
-            f"{len(lossy)} of {len(kept)} tensors keep less than {RETENTION_WARNING:g} of their delta (cosine of stored and "
-            f"computed) in the output dtype; worst {worst['name']} with {worst['retention_cosine']:.3f}; "
+            f"{len(lossy)} of {len(kept)} tensors keep less than {RETENTION_WARNING:g} of their delta (cosine of "
+            f"stored and computed) in the output dtype; worst {worst['name']} with {worst['retention_cosine']:.3f}; "
             "use output_dtype float32 or stochastic rounding"
         )
     grown = [r for r in records if (r.get("growth") or 0) > _GROWTH_WARNING and r["rule"] in ("amm", "wudi")]

@@ -29,7 +29,7 @@ def retention(computed_sq: float, stored_sq: float, product: float) -> Retention
         return None
     if stored_sq <= 0:
         return Retention(0.0, 0.0)
-    return Retention(product / math.sqrt(computed_sq * stored_sq), math.sqrt(stored_sq / computed_sq))
+    return Retention(min(product / math.sqrt(computed_sq * stored_sq), 1.0), math.sqrt(stored_sq / computed_sq))
 
 
 def to_output(weight: Tensor, dtype: torch.dtype, seed: int | None) -> Tensor:

@@ -2,7 +2,8 @@
 
 A file is a little-endian u64 header length, a JSON header name -> {dtype, shape, data_offsets}, then the data without
 holes. Offsets are read here directly, so that a worker can read one tensor, or some of its rows, and write one tensor
-into a shard that other workers write too. Reads are plain preads: a file that shrinks meanwhile is an error, not a SIGBUS.
+into a shard that other workers write too. Reads are plain preads: a file that shrinks meanwhile is an error, not a
+SIGBUS.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def read_header(path: Path) -> dict[str, TensorRef]:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
                 raise CheckpointError(
-                    f"{path} has a header of {length} bytes in a file of {size}; it is cut short or no safetensors file; "
-                    "fetch it again"
+                    f"{path} has a header of {length} bytes in a file of {size}; it is cut short or no safetensors "
+                    "file; fetch it again"
                 )
             header = json.loads(file.read(length))
     except OSError as error:

@@ -73,7 +73,7 @@ def _sample(ref: TensorRef) -> torch.Tensor:
 def check_same_base(
     experts: Sequence[str], found: Sequence[Sequence[Closeness]], max_norm_ratio: float, min_cosine: float
 ) -> None:
-    """Raise MergeError for an expert whose medians say that it is no child of the base, or an outlier among the experts."""
+    """Raise MergeError for an expert that by its medians is no child of the base, or an outlier among the experts."""
     ratios = [statistics.median(c.norm_ratio for c in each) if each else 0.0 for each in found]
     cosines = [statistics.median(c.cosine for c in each) if each else 1.0 for each in found]
     for index, (expert, ratio, cosine) in enumerate(zip(experts, ratios, cosines, strict=True)):
@@ -82,6 +82,7 @@ def check_same_base(
         if ratio > max_norm_ratio or cosine < min_cosine or outlier:
             raise MergeError(
                 f"expert {index} ({expert}) seems to come from another base: median ||delta||/||base|| {ratio:.3g}, "
-                f"median cosine {cosine:.3g}; at most {max_norm_ratio:g} and at least {min_cosine:g} are expected, and no "
-                f"outlier among the experts; check which base it was trained from, or change max_norm_ratio and min_cosine"
+                f"median cosine {cosine:.3g}; at most {max_norm_ratio:g} and at least {min_cosine:g} are expected, and "
+                "no outlier among the experts; check which base it was trained from, or change max_norm_ratio and "
+                "min_cosine"
             )

@@ -60,8 +60,8 @@ class Queue:
         largest = max(bundles, key=lambda b: b.memory_bytes, default=None)
         if largest is not None and largest.memory_bytes > memory_bytes:
             raise PlacementError(
-                f"the largest tensor task needs {largest.memory_bytes / 2**30:.2f} GiB of {memory_bytes / 2**30:.2f} GiB; "
-                "a task must fit; raise job.memory_gib or merge on a larger machine"
+                f"the largest tensor task needs {largest.memory_bytes / 2**30:.2f} GiB, the budget is "
+                f"{memory_bytes / 2**30:.2f} GiB; a task must fit; raise job.memory_gib or merge on a larger machine"
             )
         self._pending = list(bundles)
         self._budget = memory_bytes

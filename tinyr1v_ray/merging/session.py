@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.errors import CheckpointError, MergeError, RunFolderError
@@ -75,6 +75,24 @@ class BundleResult:
     sha256: str | None = None
 
 
+class Listener(Protocol):
+    """Told of the work ahead and of every finished bundle, for progress."""
+
+    def begin(self, bundles: Sequence[Bundle]) -> None: ...
+
+    def on_result(self, result: BundleResult) -> None: ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def begin(self, bundles: Sequence[Bundle]) -> None:
+        return
+
+    def on_result(self, result: BundleResult) -> None:
+        return
+
+
 Runner = Callable[[PreparedMerge, Path, Sequence[Bundle], Callable[[BundleResult], None]], None]
 """Carries out bundles of a plan on the shards in a folder and reports each; raises what a task raises."""
 
@@ -90,7 +108,7 @@ class MergeSummary:
 
 
 def prepare_merge(config: MergeConfig, base: Path) -> PreparedMerge:
-    """All checks that need no full pass over the weights, and the plan. `base` is the resolved folder of config.base."""
+    """All checks that need no full pass over the weights, and the plan. `base` is the folder of config.base."""
     if not config.experts:
         raise MergeError("no expert was given; a merge needs at least one; pass --expert DIR or set experts")
     output = Path(config.output).absolute()
@@ -118,7 +136,8 @@ def prepare_merge(config: MergeConfig, base: Path) -> PreparedMerge:
 def _check_output(prepared: PreparedMerge) -> None:
     if prepared.output.exists() and not (prepared.config.resume and prepared.is_finished):
         raise RunFolderError(
-            f"output {prepared.output} exists; a merge never writes into an existing folder; remove it or choose another"
+            f"output {prepared.output} exists; a merge never writes into an existing folder; "
+            "remove it or choose another"
         )
     parent = prepared.output.parent
     while not parent.exists():
@@ -135,8 +154,8 @@ def _check_output(prepared: PreparedMerge) -> None:
         )
 
 
-def run_merge(prepared: PreparedMerge, runner: Runner, on_result: Callable[[BundleResult], None]) -> MergeSummary:
-    """Carry out a prepared merge; `on_result` is told of every bundle, for progress.
+def run_merge(prepared: PreparedMerge, runner: Runner, listener: Listener) -> MergeSummary:
+    """Carry out a prepared merge.
 
     A fault of the inputs that only a full pass finds (NaN, a foreign base) removes the working folder; any other end
     leaves it, and the same merge started again continues there.
@@ -146,7 +165,7 @@ def run_merge(prepared: PreparedMerge, runner: Runner, on_result: Callable[[Bund
         return MergeSummary(prepared.output)
     with _working_folder(prepared) as folder:
         try:
-            return _run_locked(prepared, folder, runner, on_result)
+            return _run_locked(prepared, folder, runner, listener)
         except MergeError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -169,9 +188,7 @@ def _working_folder(prepared: PreparedMerge) -> Iterator[Path]:
         yield folder
 
 
-def _run_locked(
-    prepared: PreparedMerge, folder: Path, runner: Runner, on_result: Callable[[BundleResult], None]
-) -> MergeSummary:
+def _run_locked(prepared: PreparedMerge, folder: Path, runner: Runner, listener: Listener) -> MergeSummary:
     plan = prepared.plan
     resumed = (folder / JOURNAL).is_file()
     journal = open_journal(folder, plan)
@@ -183,9 +200,11 @@ def _run_locked(
             journal.append_task(index, records)
         if result.sha256 is not None and result.bundle.file is not None:
             journal.append_file(result.bundle.file, result.sha256)
-        on_result(result)
+        listener.on_result(result)
 
-    runner(prepared, folder / OUTPUT, make_bundles(plan, journal.records, journal.input_hashes), keep)
+    bundles = make_bundles(plan, journal.records, journal.input_hashes)
+    listener.begin(bundles)
+    runner(prepared, folder / OUTPUT, bundles, keep)
     _check_full_pass(prepared, journal)
     verify_output(plan, folder / OUTPUT, journal)
     summary = _publish(prepared, folder, journal)

@@ -1,9 +1,9 @@
 """The closed form of gradient flow on L: one eigen-decomposition instead of hundreds of steps.
 
 dm/dt = -g = -2(mC - D) from m_0 has the solution m(t) = m_0 + (D - m_0 C) V diag((1 - e^(-2 lambda t)) / lambda) V^T
-with C = V diag(lambda) V^T. (The filter is the one of SWUDI, arXiv 2606.07289.) Adam has no closed form: this is another
-solver, not a faster Adam. C has rank at most p, the number of stacked right factors, so the smaller of C [in, in] and
-Y Y^T [p, p], C = Y^T Y, is decomposed: with D - m_0 C = E Y and Y Y^T = U diag(lambda) U^T the step is
+with C = V diag(lambda) V^T. (The filter is the one of SWUDI, arXiv 2606.07289.) Adam has no closed form: this is
+another solver, not a faster Adam. C has rank at most p, the number of stacked right factors, so the smaller of
+C [in, in] and Y Y^T [p, p], C = Y^T Y, is decomposed: with D - m_0 C = E Y and Y Y^T = U diag(lambda) U^T the step is
 E U diag((1 - e^(-2 lambda t)) / lambda) U^T Y, in which nothing is divided by a small number.
 """
 

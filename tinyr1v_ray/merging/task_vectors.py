@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -42,9 +43,9 @@ class LowRank:
         return LowRank(self.left.to(dtype), self.right.to(dtype))
 
 
-TaskVector = Tensor | LowRank
+TaskVector: TypeAlias = Tensor | LowRank
 
-Vectors = Tensor | Sequence[TaskVector]
+Vectors: TypeAlias = Tensor | Sequence[TaskVector]
 """K task vectors: one tensor [K, out, in], which spares a copy, or a sequence in which low-rank ones may be mixed."""
 
 
