@@ -50,7 +50,7 @@ class TableOptions:
 class PromptTable:
     """Prompts of all sources. Implements `ports.PromptSource`.
 
-    `skipped` names the items that were left out, `domains` are those that occur, `max_images` is the most of a prompt.
+    `skipped` names the items that were left out, `domains` are those that occur.
     """
 
     def __init__(
@@ -63,7 +63,6 @@ class PromptTable:
         scan = scan_items(readers, settings, verified, self._check_fits, options.on_progress)
         self._items, self.skipped, self.domains = scan.items, scan.skipped, scan.domains
         self._order = lru_cache(maxsize=2)(self._draw_order)
-        self.max_images = max(len(item.images) for item in self._items)
         if self.skipped:
             _logger.warning("%d items are skipped, first %s", len(self.skipped), _describe(self.skipped[0]))
 
