@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from vllm import EngineArgs, RequestOutput, SamplingParams
 from vllm.config.weight_transfer import WeightTransferConfig
+from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -142,7 +143,7 @@ class VllmEngine:
             action, future = command
             try:
                 future.set_result(action())
-            except (ValueError, TypeError) as error:  # the request is at fault, not the engine
+            except (VLLMValidationError, ValueError, TypeError) as error:  # the request is at fault, not the engine
                 future.set_exception(RolloutError(f"engine refused a request: {error}; see the log of the engine"))
             except BaseException as error:
                 self._failure = error
