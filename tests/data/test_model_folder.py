@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tinyr1v_ray.data.model_folder import resolve_model_folder
+from tinyr1v_ray.data.model_folder import check_context, resolve_model_folder
 from tinyr1v_ray.errors import ModelError
 
 
@@ -124,3 +124,17 @@ def test_tokenizers_in_two_files_are_read_with_their_added_tokens(folder: Path) 
     edit_json(folder / "tokenizer_config.json", added_tokens_decoder=added)
     (folder / "tokenizer.json").unlink()
     assert resolve_model_folder(str(folder)) == folder
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_context_longer_than_the_models(folder: Path, nested: bool) -> None:
+    check_context(folder, 10**6)
+    positions = {"max_position_embeddings": 512}
+    edit_json(folder / "config.json", **({"text_config": positions} if nested else positions))
+    check_context(folder, 512)
+    with pytest.raises(ModelError, match=r"model\.max_length is 513 but the model in .* has 512 positions"):
+        check_context(folder, 513)
+
+
+def test_the_shipped_miniature_is_whole() -> None:
+    assert (resolve_model_folder("miniature") / "config.json").is_file()

@@ -86,6 +86,17 @@ def check_model_folder(folder: Path) -> None:
         )
 
 
+def check_context(folder: Path, max_length: int) -> None:
+    """Raise ModelError when the model has fewer positions than `model.max_length`: an engine says so much later."""
+    config = read_json(folder / "config.json")
+    positions = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    if positions is not None and max_length > positions:
+        raise ModelError(
+            f"model.max_length is {max_length} but the model in {folder} has {positions} positions; prompt and "
+            "completion fit into them; lower model.max_length"
+        )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises ModelError."""
     try:

@@ -14,7 +14,7 @@ from transformers import AutoProcessor
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from tinyr1v_ray.config.train import ModelSettings
-from tinyr1v_ray.data.model_folder import read_json
+from tinyr1v_ray.data.model_folder import check_context, read_json
 from tinyr1v_ray.errors import DataError, ModelError
 from tinyr1v_ray.types import ImageRef
 
@@ -120,7 +120,11 @@ class PromptProcessor:
 
 
 def load_processor(folder: Path, settings: ModelSettings) -> PromptProcessor:
-    """The processor of a checked model folder (see `resolve_model_folder`) under the settings' pixel limits."""
+    """The processor of a checked model folder (see `resolve_model_folder`) under the settings' limits.
+
+    Raises ModelError when it does not load or the model's context is shorter than `model.max_length`.
+    """
+    check_context(folder, settings.max_length)
     return PromptProcessor(folder, settings)
 
 
