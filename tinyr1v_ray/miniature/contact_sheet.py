@@ -10,21 +10,34 @@ from tinyr1v_ray.miniature.pools import Domain, Pool
 from tinyr1v_ray.miniature.tasks.catalogue import items
 from tinyr1v_ray.miniature.tasks.item import Style
 
-TILE_PX = (440, 370)
+BACKGROUND = "lightgrey"
+TILE_WIDTH_PX = 440
+TEXT_HEIGHT_PX = 80
+MARGIN_PX = 10
 ZOOM = 2
 NUM_COLUMNS = 5
 
 
 def write_contact_sheet(path: Path, seed: int) -> None:
-    """One row of tiles a domain: the image enlarged, the question and the answer with short reasoning."""
-    width, height = TILE_PX
-    sheet = Image.new("RGB", (width * NUM_COLUMNS, height * len(Domain)), "lightgrey")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    for row, domain in enumerate(Domain):
-        for column, item in enumerate(items(domain, Pool.EVALUATION, NUM_COLUMNS, seed)):
-            left, top = column * width + 10, row * height + 10
-            size = (item.image.width * ZOOM, item.image.height * ZOOM)
-            sheet.paste(item.image.resize(size, Image.Resampling.NEAREST), (left, top))
-            lines = [f"{domain}, difficulty {item.difficulty}", item.question, item.response(Style.SHORT)]
-            pen.multiline_text((left, top + size[1] + 6), "\n".join(lines), fill="black", font=font)
+    """One row of tiles a domain: the image enlarged, the question, and the answer with short reasoning."""
+    rows = [_row(domain, seed) for domain in Domain]
+    sheet = Image.new("RGB", (TILE_WIDTH_PX * NUM_COLUMNS, sum(row.height for row in rows)), BACKGROUND)
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
     sheet.save(path)
+
+
+def _row(domain: Domain, seed: int) -> Image.Image:
+    drawn = list(items(domain, Pool.EVALUATION, NUM_COLUMNS, seed))
+    height = max(item.image.height for item in drawn) * ZOOM + TEXT_HEIGHT_PX
+    row = Image.new("RGB", (TILE_WIDTH_PX * NUM_COLUMNS, height), BACKGROUND)
+    pen, font = ImageDraw.Draw(row), ImageFont.load_default(15)
+    for column, item in enumerate(drawn):
+        left = column * TILE_WIDTH_PX + MARGIN_PX
+        size = (item.image.width * ZOOM, item.image.height * ZOOM)
+        row.paste(item.image.resize(size, Image.Resampling.NEAREST), (left, MARGIN_PX))
+        lines = [f"{domain}, difficulty {item.difficulty}", item.question, item.response(Style.SHORT)]
+        pen.multiline_text((left, MARGIN_PX + size[1] + 6), "\n".join(lines), fill="black", font=font)
+    return row

@@ -21,8 +21,8 @@ from tinyr1v_ray.miniature.batches import IGNORED, training_batches
 class WarmupSettings:
     """Hyper-parameters of the warm-up; the defaults make the shipped base."""
 
-    num_steps: int = 2400
-    batch_size: int = 48
+    num_steps: int = 2600
+    batch_size: int = 32
     learning_rate: float = 2e-3
     final_share: float = 0.05
     num_rising_steps: int = 100
