@@ -7,13 +7,18 @@ other in the same process group; rank 0 writes what each of them left behind.
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import learner_cases as cases
 import numpy as np
 
+from tinyr1v_ray.errors import TinyR1VError
 from tinyr1v_ray.learner.learner import DeepSpeedLearner
 from tinyr1v_ray.types import TrainBatch
 
@@ -49,12 +54,44 @@ def run_scenario(job: dict[str, Any], scenario: dict[str, Any], rank: int) -> No
         (out / "metrics.json").write_text(json.dumps(metrics))
 
 
+def run_errors(job: dict[str, Any], scenario: dict[str, Any], rank: int) -> None:
+    """What goes wrong on purpose, one after the other; the messages are written down."""
+    out = Path(job["out"]) / scenario["name"]
+    learner = make_learner(job, scenario, rank)
+    batch = batches(job, scenario)[0]
+    messages = {}
+
+    def attempt(name: str, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except TinyR1VError as error:
+            messages[name] = [type(error).__name__, str(error)]
+
+    attempt("no state", lambda: learner.restore(out))
+    learner.save(out / "zero2")
+    other = make_learner(job, {"config": {"learner": {"zero_stage": 3}}}, rank)
+    attempt("other stage", lambda: other.restore(out / "zero2"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # stands for a disk that takes no more
+    attempt("full disk", lambda: learner.save(out / "full"))
+    attempt("full disk, weights", lambda: learner.write_weights(out / "full.safetensors", 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    minibatch = batch.minibatches[0]
+    group = minibatch.groups[0]
+    broken = replace(group.rows[0].completion, logprobs_T=group.rows[0].completion.logprobs_T * np.nan)
+    broken_group = replace(group, rows=(replace(group.rows[0], completion=broken), *group.rows[1:]))
+    bad_batch = TrainBatch(1, (replace(minibatch, groups=(broken_group, *minibatch.groups[1:])),))
+    attempt("not finite", lambda: learner.update(bad_batch))
+    (out / "messages.json").write_text(json.dumps(messages))
+
+
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     rank = int(sys.argv[2])
     for scenario in job["scenarios"]:
         (Path(job["out"]) / scenario["name"]).mkdir(parents=True, exist_ok=True)
-        run_scenario(job, scenario, rank)
+        (run_errors if scenario.get("errors") else run_scenario)(job, scenario, rank)
 
 
 if __name__ == "__main__":

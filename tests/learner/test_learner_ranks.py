@@ -50,6 +50,7 @@ ONE_RANK = [
     {"name": "bfloat16-zero0", "config": {"model": {"dtype": "bfloat16"}, "learner": {"zero_stage": 0}}},
     {"name": "bfloat16-frozen", "config": {"model": {"dtype": "bfloat16", "train_vision": False}}},
     {"name": "export", "export": True},
+    {"name": "errors", "errors": True},
 ]
 
 
@@ -238,3 +239,21 @@ def test_step_metrics_say_what_was_trained(one_rank: Path, model_folder: Path) -
     assert first["kl"] == pytest.approx(0.0, abs=1e-9) and last["kl"] > 1e-5
     assert [row["learning_rate"] for row in metrics(one_rank / "paired")] == [1e-4, 1e-4]
     assert metrics(one_rank / "paired")[0]["clip_fraction"] == 0 < first["mismatch_kl"]
+
+
+ERRORS = {
+    "no state": ("CheckpointError", "holds no learner state"),
+    "other stage": (
+        "CheckpointError",
+        "by 1 rank(s), ZeRO stage 2, float32, and this learner is 1 rank(s), ZeRO stage 3",
+    ),
+    "full disk": ("CheckpointError", "cannot be written"),
+    "full disk, weights": ("CheckpointError", "cannot be written"),
+    "not finite": ("LearnerError", "loss and gradient are finite in a sound run"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_what_goes_wrong_is_said_in_one_line(one_rank: Path, name: str) -> None:
+    kind, text = json.loads((one_rank / "errors" / "messages.json").read_text())[name]
+    assert (kind, ERRORS[name][1] in text, "\n" in text) == (ERRORS[name][0], True, False), text

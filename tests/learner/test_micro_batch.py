@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from tinyr1v_ray.learner import micro_batch as micro_batches
 from tinyr1v_ray.learner.base_model import load_base_model
-from tinyr1v_ray.learner.micro_batch import Layout, MicroBatch, build_micro_batch, choose_segment_size, pack
+from tinyr1v_ray.learner.micro_batch import MicroBatch, build_micro_batch, choose_segment_size, pack
 from tinyr1v_ray.learner.pixels import PixelCache
 from tinyr1v_ray.learner.policy import attention_mask, make_inputs
+from tinyr1v_ray.learner.prompt_tokens import Layout
 from tinyr1v_ray.types import Completion, Finish, ImageRef, Prompt, TrainGroup, TrainRow
 
 IMAGE = 7

@@ -11,9 +11,10 @@ from tinyr1v_ray.data.processor import load_processor
 from tinyr1v_ray.errors import LearnerError
 from tinyr1v_ray.learner import micro_batch as micro_batches
 from tinyr1v_ray.learner.base_model import load_base_model
-from tinyr1v_ray.learner.micro_batch import Layout, build_micro_batch, idle_micro_batch
+from tinyr1v_ray.learner.micro_batch import build_micro_batch, idle_micro_batch
 from tinyr1v_ray.learner.pixels import PixelCache
 from tinyr1v_ray.learner.policy import PolicyInputs, PolicyModel, make_inputs
+from tinyr1v_ray.learner.prompt_tokens import Layout
 from tinyr1v_ray.types import TrainGroup
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime import compiler
 from torch import nn
 
 from tinyr1v_ray.config.train import LearnerSettings, TrainConfig
@@ -83,12 +85,27 @@ def deepspeed_settings(config: TrainConfig, num_parameters: int, world_size: int
     return settings
 
 
+def _load_muon_uncompiled() -> None:
+    """Import DeepSpeed's Muon optimizer with its compile decorators off.
+
+    ZeRO imports it to tell it from other optimizers, and its decorators then load torch's whole compiler: 1.5 s of a
+    learner's start for code that AdamW never calls.
+    """
+    original = compiler.compile
+    compiler.compile = lambda *_args, **_options: lambda function: function
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        compiler.compile = original
+
+
 def build_engine(policy: nn.Module, config: TrainConfig, world_size: int) -> Any:
     """A DeepSpeed engine with AdamW over the parameters that require gradients.
 
     All of them get the same weight decay, as the paper's framework does [R]. torch's fused AdamW is used on
     either device: it needs no compiled extension.
     """
+    _load_muon_uncompiled()
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
     learner = config.learner
     optimizer = torch.optim.AdamW(

@@ -13,21 +13,21 @@ from torch import Tensor
 from tinyr1v_ray.algorithms.policy_loss import policy_loss
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.processor import load_processor
-from tinyr1v_ray.errors import CheckpointError, LearnerError
+from tinyr1v_ray.errors import LearnerError
 from tinyr1v_ray.learner.base_model import load_base_model
 from tinyr1v_ray.learner.engine import build_engine, join_ranks
 from tinyr1v_ray.learner.export import write_export
 from tinyr1v_ray.learner.full_weights import FullWeights
-from tinyr1v_ray.learner.micro_batch import Layout, build_micro_batch
+from tinyr1v_ray.learner.micro_batch import build_micro_batch
 from tinyr1v_ray.learner.micro_steps import MicroStep, MicroStepBuilder
 from tinyr1v_ray.learner.pixels import PixelCache
 from tinyr1v_ray.learner.policy import PolicyModel, make_inputs
+from tinyr1v_ray.learner.prompt_tokens import Layout
 from tinyr1v_ray.learner.schedule import learning_rate
+from tinyr1v_ray.learner.state import StateFacts, load_state, save_state
 from tinyr1v_ray.learner.step_metrics import StepSums
 from tinyr1v_ray.learner.weight_files import write_safetensors
 from tinyr1v_ray.types import Completion, Finish, LearnerUpdate, Minibatch, Prompt, TrainBatch, TrainGroup, TrainRow
-
-STATE_TAG = "deepspeed"
 
 
 class DeepSpeedLearner:
@@ -163,34 +163,19 @@ class DeepSpeedLearner:
         return logprobs_T.float().cpu().numpy()
 
     def save(self, folder: Path) -> None:
-        """Write DeepSpeed's state (weights, masters, moments) and the schedule's position into `folder`.
-
-        The folder is seen by all ranks.
-        """
-        self._engine.save_checkpoint(
-            str(folder),
-            tag=STATE_TAG,
-            save_latest=False,
-            client_state={"num_optimizer_steps": self._num_optimizer_steps},
-        )
+        """Write this rank's state into `folder`, which all ranks see; raises CheckpointError."""
+        save_state(self._engine, Path(folder), self._state_facts())
 
     def restore(self, folder: Path) -> None:
-        """Continue from a folder that `save` wrote with the same number of ranks and ZeRO stage.
+        """Continue from what `save` wrote, on the same number of ranks and ZeRO stage; raises CheckpointError.
 
-        DeepSpeed's state is a pickle: restore only what this user wrote and whose hashes were verified.
-        Raises CheckpointError when it does not fit.
+        The state is a pickle: restore only what this user wrote and whose hashes were verified.
         """
-        try:
-            path, state = self._engine.load_checkpoint(str(folder), tag=STATE_TAG, load_lr_scheduler_states=False)
-        except (OSError, RuntimeError, KeyError, ValueError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(
-                f"learner state in {folder} cannot be restored: {reason}; it fits the model, the number of ranks and "
-                "the ZeRO stage that wrote it; restore those settings"
-            ) from error
-        if path is None:
-            raise CheckpointError(f"{folder} holds no learner state; a checkpoint has one; name another one")
-        self._num_optimizer_steps = int(state["num_optimizer_steps"])
+        self._num_optimizer_steps = load_state(self._engine, Path(folder), self._state_facts()).num_optimizer_steps
+
+    def _state_facts(self) -> StateFacts:
+        stage, dtype = self._config.learner.zero_stage, self._config.model.dtype
+        return StateFacts(self._world_size, stage, dtype, self._num_optimizer_steps)
 
     def export(self, folder: Path) -> None:
         """Write a Hugging Face folder in float32, with the base's tokenizer, processor and template."""

@@ -12,9 +12,10 @@ from torch import Tensor
 from tinyr1v_ray.algorithms.policy_loss import SampledTokens, token_weights
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.batching import plan_micro_batches
-from tinyr1v_ray.learner.micro_batch import Layout, build_micro_batch, idle_micro_batch
+from tinyr1v_ray.learner.micro_batch import build_micro_batch, idle_micro_batch
 from tinyr1v_ray.learner.pixels import PixelCache
 from tinyr1v_ray.learner.policy import PolicyInputs, make_inputs
+from tinyr1v_ray.learner.prompt_tokens import Layout
 from tinyr1v_ray.types import Minibatch, TrainGroup
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tinyr1v_ray.data.images import open_image
 from tinyr1v_ray.data.processor import PromptProcessor
-from tinyr1v_ray.learner.micro_batch import Grid
+from tinyr1v_ray.learner.prompt_tokens import Grid
 from tinyr1v_ray.types import ImageRef
 
 CACHE_BYTES = 256 * 2**20
