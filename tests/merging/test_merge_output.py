@@ -1,4 +1,4 @@
-"""Merged folders: right values by every method, complete for transformers, accounted for, honest about what was lost."""
+"""Merged folders: right values by every method, complete for transformers, accounted for, honest about losses."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tinyr1v_ray.merging.baselines import magnitudes_at_density, merge_matrix
 from tinyr1v_ray.merging.rounding import to_output
 
 Weights = dict[str, Tensor]
+QUICK = {"amm": {"steps": 8}}
 METHODS = ("amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c")
 
 
@@ -134,7 +135,7 @@ def test_loads_with_transformers_and_keeps_every_eos(
     third = tmp_path / "third"
     shutil.copytree(experts[2], third)
     (third / "generation_config.json").write_text(json.dumps({"eos_token_id": 7}))
-    merge_here(experts=[str(experts[0]), str(experts[1]), str(third)])
+    merge_here(experts=[str(experts[0]), str(experts[1]), str(third)], recipe=QUICK)
     folder = tmp_path / "merged"
     model, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -189,11 +190,11 @@ def test_flat_and_composite_layouts_merge_alike(
     tied_base: Path, experts: list[Path], merge_here: Merge, tmp_path: Path
 ) -> None:
     other = [with_changes(e, tmp_path / f"c{i}", composite) for i, e in enumerate(experts)]
-    merge_here(output=str(tmp_path / "plain"))
-    merge_here(output=str(tmp_path / "crossed"), experts=[str(e) for e in other])
+    merge_here(output=str(tmp_path / "plain"), recipe=QUICK)
+    merge_here(output=str(tmp_path / "crossed"), experts=[str(e) for e in other], recipe=QUICK)
     assert (tmp_path / "plain/model.safetensors").read_bytes() == (tmp_path / "crossed/model.safetensors").read_bytes()
     base = with_changes(tied_base, tmp_path / "base", composite)
-    merge_here(output=str(tmp_path / "both"), base=str(base), experts=[str(e) for e in other])
+    merge_here(output=str(tmp_path / "both"), base=str(base), experts=[str(e) for e in other], recipe=QUICK)
     assert weights(tmp_path / "both").keys() == composite(weights(tied_base)).keys()
 
 
@@ -251,9 +252,9 @@ def test_output_shards_and_their_index(merge_here: Merge, tmp_path: Path, monkey
     from tinyr1v_ray.merging import session
     from tinyr1v_ray.merging.plan import make_plan
 
-    merge_here(output=str(tmp_path / "plain"))
+    merge_here(output=str(tmp_path / "plain"), recipe=QUICK)
     monkeypatch.setattr(session, "make_plan", lambda *a, **k: make_plan(*a, **(k | {"shard_bytes": 100_000})))
-    merge_here()
+    merge_here(recipe=QUICK)
     folder = tmp_path / "merged"
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 3
@@ -432,7 +433,7 @@ def test_lora_experts_merge_like_their_full_copies(
 
 def test_only_lora_experts_leave_the_rest_copied(tied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
     adapters = [str(write_adapter(tied_base, tmp_path / f"a{i}", i)) for i in range(2)]
-    merge_here(experts=adapters)
+    merge_here(experts=adapters, recipe=QUICK)
     found = {r["stored_name"]: r for r in report(tmp_path / "merged")["tensors"]}
     assert found["model.layers.0.mlp.up_proj.weight"]["action"] == "copied"
     assert found["model.layers.0.self_attn.q_proj.weight"]["form"] == "thin"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -51,8 +51,8 @@ class RecipeConfig(Settings):
     """One way to merge, and so one output folder."""
 
     method: Method = "amm"
-    amm: AmmConfig | None = None
-    """Settings of `amm` and `wudi`; not set: the method's own defaults."""
+    amm: AmmConfig = AmmConfig()
+    """Settings of `amm` and `wudi`. What is left open takes the method's own default, which for `wudi` is `WUDI`."""
     solver: Literal["adam", "spectral"] = "adam"
     """`adam` is the paper's; `spectral` is the closed form of gradient flow with the weights of step 0."""
     flow_time: float = Field(default=10.0, gt=0)
@@ -76,28 +76,29 @@ class RecipeConfig(Settings):
     rounding: Literal["nearest", "stochastic"] = "nearest"
     """Into bfloat16."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_method(cls, values: Any) -> Any:
+        """Filled in here, so that the resolved settings say what runs and can be read back."""
+        if not isinstance(values, dict) or values.get("method") != "wudi":
+            return values
+        given = values.get("amm", {})
+        return {**values, "amm": {**WUDI.model_dump(), **given}} if isinstance(given, dict) else values
+
     @model_validator(mode="after")
     def _switches_that_would_be_ignored(self) -> Self:
-        if self.amm is not None and self.method not in ("amm", "wudi"):
+        if self.amm != AmmConfig() and self.method not in ("amm", "wudi"):
             raise ValueError(f"amm.* is set for method {self.method}; only amm and wudi use it; remove it")
         if self.solver == "spectral" and self.method not in ("amm", "wudi"):
             raise ValueError(f"solver is set for method {self.method}; only amm and wudi have one; remove it")
-        if self.solver == "spectral" and self.objective.projection != "none":
+        if self.solver == "spectral" and self.amm.projection != "none":
             raise ValueError(
-                f"solver is spectral with amm.projection {self.objective.projection}; the closed form has no penalty "
+                f"solver is spectral with amm.projection {self.amm.projection}; the closed form has no penalty "
                 "(which moves the path, not the minimiser); set amm.projection=none"
             )
         if self.rounding == "stochastic" and self.output_dtype == "float32":
             raise ValueError("rounding is stochastic with output_dtype float32; only bfloat16 rounds; change one")
         return self
-
-    @property
-    def objective(self) -> AmmConfig:
-        """The settings that `amm` or `wudi` runs with; what `amm.*` leaves open takes the method's own default."""
-        defaults = WUDI if self.method == "wudi" else AmmConfig()
-        if self.amm is None:
-            return defaults
-        return defaults.model_copy(update={name: getattr(self.amm, name) for name in self.amm.model_fields_set})
 
     @property
     def factor(self) -> float:
@@ -128,7 +129,7 @@ class MergeConfig(Settings):
 
     base: str
     """Folder of the model that every expert started from, or `miniature`."""
-    experts: tuple[str, ...]
+    experts: tuple[str, ...] = ()
     """Folders: full checkpoints or PEFT LoRA adapters."""
     output: str
     """Folder to be created."""

@@ -33,7 +33,7 @@ def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, recipe: RecipeConfi
     """Merge one matrix by any method; `name` seeds DARE's masks. The recipe's scale is applied."""
     if recipe.method in ("amm", "wudi"):
         layer = merge_task_vectors(
-            task_vectors_K, recipe.objective, form=recipe.form, solver=recipe.solver, flow_time=recipe.flow_time
+            task_vectors_K, recipe.amm, form=recipe.form, solver=recipe.solver, flow_time=recipe.flow_time
         )
         layer.task_vector.mul_(recipe.factor)
         return layer

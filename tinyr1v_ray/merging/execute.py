@@ -65,7 +65,7 @@ def _execute_solved(
     plan: MergePlan, task: TensorTask, source: TensorSource, pairs: list[tuple[Treatment, Place]], folder: Path
 ) -> list[TensorRecord]:
     """Methods that need the whole matrix: the task vectors are held in memory once, recipes run one after the other."""
-    wants_double = any(plan.recipes[t.recipe].objective.dtype == "float64" for t, _ in pairs)
+    wants_double = any(plan.recipes[t.recipe].amm.dtype == "float64" for t, _ in pairs)
     base, vectors, present = source.load(plan.device, torch.float64 if wants_double else torch.float32)
     records = []
     for treatment, place in pairs:

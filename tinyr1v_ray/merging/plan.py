@@ -165,7 +165,7 @@ def _treat(entry: LedgerEntry, name: str, recipe: RecipeConfig) -> Treatment:
         return Treatment(name, "copied", "base", None, "no expert changes it")
     form = None
     if method in ("amm", "wudi") and recipe.solver == "adam":
-        form = choose_form(_matrix_shape(entry), recipe.objective) if recipe.form == "auto" else recipe.form
+        form = choose_form(_matrix_shape(entry), recipe.amm) if recipe.form == "auto" else recipe.form
     return Treatment(name, "merged", method, form, f"{entry.kind} linear layer")
 
 
@@ -238,7 +238,7 @@ def task_cost(
 
 
 def _solver_cost(entry: LedgerEntry, recipe: RecipeConfig, treatment: Treatment) -> Cost:
-    return matrix_cost(_matrix_shape(entry), recipe.objective, recipe.solver, treatment.form or "gram")
+    return matrix_cost(_matrix_shape(entry), recipe.amm, recipe.solver, treatment.form or "gram")
 
 
 def _fingerprint(

@@ -38,7 +38,7 @@ def make_report(
     """`context` holds what is common to all recipes: inputs, donor, conflicts, fingerprint, job."""
     settings = recipe.model_dump(mode="json", exclude={"amm"})
     if recipe.method in ("amm", "wudi"):
-        settings["amm"] = recipe.objective.model_dump(mode="json")
+        settings["amm"] = recipe.amm.model_dump(mode="json")
     settings["scale"] = recipe.factor
     counts = Counter(dict.fromkeys(("merged", "averaged", "copied"), 0))
     counts.update(record["action"] for record in records)

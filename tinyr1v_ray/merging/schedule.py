@@ -52,17 +52,22 @@ def make_bundles(plan: MergePlan, done: Collection[int], hashed: Collection[str]
     return bundles
 
 
+def check_memory(bundles: Sequence[Bundle], memory_bytes: int) -> None:
+    """Raise PlacementError when one bundle alone exceeds the budget."""
+    largest = max(bundles, key=lambda b: b.memory_bytes, default=None)
+    if largest is not None and largest.memory_bytes > memory_bytes:
+        raise PlacementError(
+            f"the largest tensor task needs {largest.memory_bytes / 2**30:.2f} GiB, the budget is "
+            f"{memory_bytes / 2**30:.2f} GiB; a task must fit; raise job.memory_gib or merge on a larger machine"
+        )
+
+
 class Queue:
     """Hands out bundles within a memory budget per node; a bundle given back (its worker died) comes first again."""
 
     def __init__(self, bundles: Sequence[Bundle], memory_bytes: int) -> None:
         """Raises PlacementError when one bundle alone exceeds the budget."""
-        largest = max(bundles, key=lambda b: b.memory_bytes, default=None)
-        if largest is not None and largest.memory_bytes > memory_bytes:
-            raise PlacementError(
-                f"the largest tensor task needs {largest.memory_bytes / 2**30:.2f} GiB, the budget is "
-                f"{memory_bytes / 2**30:.2f} GiB; a task must fit; raise job.memory_gib or merge on a larger machine"
-            )
+        check_memory(bundles, memory_bytes)
         self._pending = list(bundles)
         self._budget = memory_bytes
         self._used: dict[str, int] = {}

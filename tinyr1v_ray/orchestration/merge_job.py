@@ -14,6 +14,7 @@ from tinyr1v_ray.merging.estimate import measure_rates
 from tinyr1v_ray.merging.local_run import local_runner
 from tinyr1v_ray.merging.plan import MergePlan
 from tinyr1v_ray.merging.plan_text import describe_plan
+from tinyr1v_ray.merging.schedule import check_memory, make_bundles
 from tinyr1v_ray.merging.session import (
     Listener,
     MergeSummary,
@@ -91,6 +92,7 @@ def run_merge_job(prepared: PreparedMerge, listener: Listener | None = None) -> 
     """Carry out a prepared merge. A local cluster is started for it unless `job.ray_address` names one."""
     job = prepared.config.job
     resources = choose_resources(prepared.plan, job)
+    check_memory(make_bundles(prepared.plan, (), ()), resources.memory_bytes)
     if resources.num_workers == 0:
         return run_merge(prepared, local_runner(resources.num_threads, resources.memory_bytes), listener or Silent())
     ours = _connect(job, resources, prepared.plan)
