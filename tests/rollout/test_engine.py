@@ -36,6 +36,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
             f"run.folder={folder}",
             "data.train=[miniature:math]",
             "model.max_length=384",
+            "model.min_pixels=784",
             "model.max_pixels=200704",
             "rollout.max_tokens=48",
         ],

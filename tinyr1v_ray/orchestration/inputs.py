@@ -12,6 +12,7 @@ from tinyr1v_ray.data.model_folder import resolve_model_folder
 from tinyr1v_ray.data.processor import PromptProcessor, load_processor
 from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_table
 from tinyr1v_ray.data.sources import default_cache_folder
+from tinyr1v_ray.rewards.score import check_domains
 from tinyr1v_ray.types import Prompt
 
 MAX_CANARY_TOKENS = 32
@@ -30,7 +31,7 @@ class RunInputs:
 
 
 def load_inputs(config: TrainConfig) -> RunInputs:
-    """Read and check; raises ModelError and DataError."""
+    """Read and check; raises ModelError, DataError and ConfigError."""
     model_folder = resolve_model_folder(config.model.path)
     processor = load_processor(model_folder, config.model)
     options = TableOptions(
@@ -40,9 +41,11 @@ def load_inputs(config: TrainConfig) -> RunInputs:
         seed=config.run.seed,
     )
     train = build_prompt_table(config.data, "train", processor, options)
+    check_domains(config.reward, train.domains)
     held_out: tuple[Prompt, ...] = ()
     if config.evaluation.num_items and config.data.evaluation:
         table = build_prompt_table(config.data, "evaluation", processor, options)
+        check_domains(config.reward, table.domains)
         held_out = tuple(table.in_order(config.evaluation.num_items))
     first = train[0]
     return RunInputs(
