@@ -10,6 +10,7 @@ import json
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +92,9 @@ def main() -> None:
     rank = int(sys.argv[2])
     for scenario in job["scenarios"]:
         (Path(job["out"]) / scenario["name"]).mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
         (run_errors if scenario.get("errors") else run_scenario)(job, scenario, rank)
+        print(f"{scenario['name']}: {time.monotonic() - started:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def deepspeed_settings(config: TrainConfig, num_parameters: int, world_size: int
         settings["zero_optimization"] |= {
             "stage3_prefetch_bucket_size": min(bucket, 50_000_000),
             "stage3_max_live_parameters": 1_000_000_000,
-            "stage3_param_persistence_threshold": 100_000,
+            "stage3_param_persistence_threshold": min(100_000, num_parameters // 1000),
         }
     return settings
 
