@@ -10,10 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tinyr1v_ray.errors import PlacementError
-from tinyr1v_ray.merging.plan import MergePlan, input_files
+from tinyr1v_ray.merging.plan import MergePlan, TensorTask, input_files
 
 _BUNDLE_FLOPS = 2_000_000_000
 _BUNDLE_BYTES = 64 << 20
+_MIN_BUNDLES = 64
+"""Of a model too small to fill that many: work for all workers, and progress to be seen."""
 _HASH_MEMORY_BYTES = 8 << 20
 
 
@@ -33,15 +35,16 @@ def make_bundles(plan: MergePlan, done: Collection[int], hashed: Collection[str]
     bundles: list[Bundle] = []
     open_: list[int] = []
     flops = io_bytes = memory = 0
-    for task in plan.longest_first:
-        if task.index in done:
-            continue
+    left = [task for task in plan.longest_first if task.index not in done]
+    enough_flops = min(_BUNDLE_FLOPS, sum(task.cost.flops for task in left) / _MIN_BUNDLES)
+    enough_bytes = min(_BUNDLE_BYTES, sum(_io_bytes(task) for task in left) / _MIN_BUNDLES)
+    for task in left:
         cost = task.cost
         open_.append(task.index)
         flops += cost.flops
-        io_bytes += cost.read_bytes + cost.write_bytes
+        io_bytes += _io_bytes(task)
         memory = max(memory, cost.memory_bytes)
-        if flops >= _BUNDLE_FLOPS or io_bytes >= _BUNDLE_BYTES:
+        if flops >= enough_flops > 0 or io_bytes >= enough_bytes:
             bundles.append(Bundle(tuple(open_), None, flops, io_bytes, memory))
             open_, flops, io_bytes, memory = [], 0, 0, 0
     if open_:
@@ -60,6 +63,10 @@ def check_memory(bundles: Sequence[Bundle], memory_bytes: int) -> None:
             f"the largest tensor task needs {largest.memory_bytes / 2**30:.2f} GiB, the budget is "
             f"{memory_bytes / 2**30:.2f} GiB; a task must fit; raise job.memory_gib or merge on a larger machine"
         )
+
+
+def _io_bytes(task: TensorTask) -> int:
+    return task.cost.read_bytes + task.cost.write_bytes
 
 
 class Queue:
