@@ -41,6 +41,7 @@ def run_scenario(job: dict[str, Any], scenario: dict[str, Any], rank: int) -> No
         metrics.append(dict(learner.update(batch).metrics))
         if scenario.get("restart_after") == batch.step:
             learner.save(out / "state")
+            (out / "state_bytes.json").write_text(str(learner.state_bytes()))
             learner = make_learner(job, scenario, rank)
             learner.restore(out / "state")
     if scenario.get("export"):

@@ -23,6 +23,7 @@ TOLERANCE = 1e-5
 PLAIN = {"name": "zero2"}
 BUDGET = {"learner": {"micro_batch_tokens": 60}}
 PAIRED = {"learner": {"num_minibatches": 2, "num_warmup_steps": 2, "learning_rate": 1e-4}}
+PAIRED_ZERO3 = {"learner": {"num_minibatches": 2, "num_warmup_steps": 2, "zero_stage": 3}}
 KL = {"algorithm": {"kl_coefficient": 0.3, "loss_average": "sequence", "importance_cap": 0.0}}
 SHARED = [
     PLAIN,
@@ -33,6 +34,7 @@ SHARED = [
     {"name": "budget-zero3", "config": {"learner": {"zero_stage": 3, "micro_batch_tokens": 60}}},
     {"name": "checkpointing-zero3", "config": {"learner": {"zero_stage": 3, "gradient_checkpointing": True}}},
     {"name": "paired", "config": PAIRED, "batches": "paired"},
+    {"name": "paired-zero3", "config": PAIRED_ZERO3, "batches": "paired"},
     {"name": "lone-zero3", "config": {"learner": {"zero_stage": 3}}, "batches": "lone"},
     {"name": "lone", "batches": "lone"},
     {"name": "kl", "config": KL},
@@ -140,6 +142,7 @@ SAME_AS = {
     "budget-zero3": "zero2",
     "checkpointing-zero2": "zero2",
     "checkpointing-zero3": "zero2",
+    "paired-zero3": "paired",
     "lone-zero3": "lone",
 }
 
@@ -175,6 +178,14 @@ def test_restored_ranks_go_on_bit_for_bit(two_ranks: Path, stage: int) -> None:
     restored, straight = two_ranks / f"restart-zero{stage}", two_ranks / f"zero{stage}"
     assert distance(weights(restored), weights(straight)) == 0.0
     assert metrics(restored) == metrics(straight)
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_the_size_of_a_state_is_known_before_it_is_written(one_rank: Path, stage: int) -> None:
+    folder = one_rank / f"restart-zero{stage}"
+    written = sum(path.stat().st_size for path in (folder / "state").rglob("*") if path.is_file())
+    expected = int((folder / "state_bytes.json").read_text())
+    assert 0.7 * expected < written < expected + 200_000  # the files' own framing
 
 
 def test_the_schedule_goes_on_after_a_restart(one_rank: Path) -> None:

@@ -26,13 +26,13 @@ class FullWeights:
         self._has_masters = dtype != torch.float32
         parameters = dict(published_parameters(model))
         self.shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
-        self._trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+        self.trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
         self._exact = {name: parameter.detach().clone() for name, parameter in parameters.items() if self._has_masters}
 
     def restore_masters(self) -> None:
         """Give DeepSpeed's float32 masters the exact values that the model was loaded with; once, after its start."""
         for name, parameter in published_parameters(self._model):
-            if name in self._exact and name in self._trained:
+            if name in self._exact and name in self.trained:
                 safe_set_full_fp32_param(parameter, self._exact.pop(name))
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,6 +166,14 @@ class DeepSpeedLearner:
     def save(self, folder: Path) -> None:
         """Write this rank's state into `folder`, which all ranks see; raises CheckpointError."""
         save_state(self._engine, Path(folder), self._state_facts())
+
+    def state_bytes(self) -> int:
+        """About how much `save` writes, all ranks together: the model's copy, float32 masters and two moments."""
+        copy_bytes = 2 if self._dtype == torch.bfloat16 else 4
+        return sum(
+            math.prod(shape) * (copy_bytes + (12 if name in self._weights.trained else 0))
+            for name, shape in self._weights.shapes.items()
+        )
 
     def restore(self, folder: Path) -> None:
         """Continue from what `save` wrote, on the same number of ranks and ZeRO stage; raises CheckpointError.
