@@ -7,12 +7,14 @@ starts without vLLM and DeepSpeed.
 from __future__ import annotations
 
 import asyncio
+import collections
 import resource
 import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.rollout.sampling import Sampling
@@ -22,6 +24,13 @@ from tinyr1v_ray.types import LearnerUpdate, Prompt, RolloutGroup, ScoredGroup, 
 def peak_memory_mib() -> float:
     """Largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def free_endpoint() -> tuple[str, int]:
+    """Address of this node, as the other nodes see it, and a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return ray.util.get_node_ip_address(), probe.getsockname()[1]
 
 
 class RolloutActor:
@@ -79,11 +88,7 @@ class LearnerActor:
 
     def free_endpoint(self) -> tuple[str, int]:
         """Address of this node and a free port, for rank 0."""
-        import ray
-
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+        return free_endpoint()
 
     def start(self, master_address: str, master_port: int) -> None:
         """Load the model and join the group."""
@@ -101,6 +106,34 @@ class LearnerActor:
     def write_weights(self, path: Path, version: int) -> None:
         """Write the weights for the engines (rank 0 writes, all take part)."""
         self._learner.write_weights(path, version)
+
+    def plan_transfer(self, num_engines: int) -> list[dict[str, Any]]:
+        """Choose where the NCCL group meets; what each engine must be told of it (rank 0)."""
+        from tinyr1v_ray.rollout.nccl_sender import TransferGroup
+
+        workers = max(1, int(self._config.rollout.num_gpus_per_engine))
+        self._transfer_group = TransferGroup(*free_endpoint(), num_engines, workers)
+        return [self._transfer_group.init_info(index) for index in range(num_engines)]
+
+    def open_transfer(self) -> None:
+        """Join the group as its rank 0; waits for the engines."""
+        from tinyr1v_ray.rollout.nccl_sender import NcclSender
+
+        self._sender = NcclSender(self._transfer_group)
+
+    def transfer_update_info(self) -> dict[str, Any]:
+        """Names and shapes of the tensors, in the order of `send_weights`."""
+        from tinyr1v_ray.rollout.nccl_sender import update_info
+
+        shapes = ((name, tensor.shape) for name, tensor in self._learner.named_weights())
+        return update_info(shapes, self._config.model.dtype)
+
+    def send_weights(self) -> None:
+        """Broadcast the weights; the other ranks only take part in gathering them."""
+        if self._rank == 0:
+            self._sender.send(self._learner.named_weights(), self._config.model.dtype)
+        else:
+            collections.deque(self._learner.named_weights(), maxlen=0)
 
     def token_logprobs(self, prompt: Prompt, token_ids_T: np.ndarray) -> np.ndarray:
         """Log-probs of given tokens under the current weights."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ class LearnerGroup:
     async def write_weights(self, path: Path, version: int) -> None:
         """Write the weights for the engines."""
         await self._all("write_weights", self._config.weights.timeout_s, path, version)
+
+    async def open_transfer(self, num_engines: int) -> tuple[list[dict[str, Any]], Awaitable[Any]]:
+        """What each engine must be told to join the NCCL group, and the wait for rank 0 until all have joined."""
+        first, name, timeout_s = self._actors[0], self._specs[0].name, self._config.weights.timeout_s
+        init_infos = await finish(first.plan_transfer.remote(num_engines), name, "plan_transfer", timeout_s)
+        return init_infos, finish(first.open_transfer.remote(), name, "open_transfer", timeout_s)
+
+    async def transfer_update_info(self) -> dict[str, Any]:
+        """What each engine must be told of the tensors that come."""
+        return (await self._all("transfer_update_info", self._config.weights.timeout_s))[0]
+
+    async def send_weights(self) -> None:
+        """Broadcast the weights (rank 0 sends, all take part)."""
+        await self._all("send_weights", self._config.weights.timeout_s)
 
     async def token_logprobs(self, prompt: Prompt, token_ids_T: np.ndarray) -> np.ndarray:
         """Log-probs of given tokens under the current weights."""

@@ -12,9 +12,10 @@ from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.orchestration.inputs import RunInputs
 from tinyr1v_ray.orchestration.learner_group import LearnerGroup
 from tinyr1v_ray.orchestration.placement import plan_placement
-from tinyr1v_ray.orchestration.publishing import FilePublisher
+from tinyr1v_ray.orchestration.publishing import VerifiedPublisher
 from tinyr1v_ray.orchestration.reward_pool import RewardPool
 from tinyr1v_ray.orchestration.rollout_pool import RolloutPool
+from tinyr1v_ray.orchestration.transports import build_transport
 from tinyr1v_ray.telemetry.progress import RunProgress
 
 
@@ -27,7 +28,9 @@ class Machines:
         self.rollouts = RolloutPool(placement.rollout, config, inputs.model_folder, inputs.max_images, inputs.stop_ids)
         self.rewards = RewardPool(placement.scorer, config)
         weights_folder = Path(config.weights.folder) / _weights_folder_name(run_folder)
-        self.weights = FilePublisher(self.learner, self.rollouts, config, inputs.canary, weights_folder)
+        transport = build_transport(config, self.learner, self.rollouts, weights_folder)
+        tolerance = config.weights.canary_tolerance
+        self.weights = VerifiedPublisher(transport, self.learner, self.rollouts, inputs.canary, tolerance)
 
     async def start(self, progress: RunProgress) -> None:
         """Wait for engines and learner, which load side by side."""
@@ -43,6 +46,7 @@ class Machines:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(engines())
             tasks.create_task(learner())
+        await self.weights.connect()
 
     async def peak_memory_mib(self) -> dict[str, float]:
         """Largest resident memory of every actor, by name."""

@@ -37,6 +37,7 @@ class EngineSlot:
         self.spec, self._config, self._start = spec, config, start
         self._actor = start()
         self._ready: asyncio.Task[None] | None = None
+        self._init_info: dict[str, Any] | None = None
         self._weights: tuple[int, dict[str, Any]] | None = None
         self._num_restarts = 0
         self.num_prompts = 0
@@ -52,6 +53,11 @@ class EngineSlot:
                 return await finish(getattr(actor, method).remote(*arguments), self.spec.name, method, timeout_s)
             except _DEATHS as error:
                 self._replace(actor, error)
+
+    async def connect(self, init_info: dict[str, Any]) -> None:
+        """Connect this engine, and all that will replace it, to the learner."""
+        self._init_info = init_info
+        await self.call("init_weight_transfer", self._config.weights.timeout_s, init_info)
 
     async def load_weights(self, version: int, update_info: dict[str, Any]) -> None:
         """Make weights live in this engine and in all that will replace it."""
@@ -77,7 +83,11 @@ class EngineSlot:
 
     async def _bring_up(self, actor: ActorHandle) -> None:
         timeout_s = self._config.rollout.start_timeout_s
-        await finish(actor.init_weight_transfer.remote({}), self.spec.name, "start", timeout_s)
+        await finish(actor.peak_memory_mib.remote(), self.spec.name, "start", timeout_s)
+        if self._num_restarts == 0:
+            return
+        if self._init_info is not None:
+            await finish(actor.init_weight_transfer.remote(self._init_info), self.spec.name, "connect", timeout_s)
         if self._weights is not None:
             await finish(actor.load_weights.remote(*self._weights), self.spec.name, "load_weights", timeout_s)
 
@@ -87,6 +97,11 @@ class EngineSlot:
             return
         spawn.kill(actor)
         reason = " ".join(str(cause).split())[:300]
+        if self._config.weights.backend == "nccl":
+            raise EngineDiedError(
+                f"{self.spec.name} died: {reason}; an NCCL group cannot take a new member; the run goes on from its "
+                "last checkpoint"
+            ) from cause
         if self._num_restarts >= self._config.rollout.max_restarts:
             raise RolloutError(
                 f"{self.spec.name} died {self._num_restarts + 1} times, the last time of: {reason}; "
@@ -141,6 +156,15 @@ class RolloutPool:
     async def start(self) -> None:
         """Wait until every engine answers."""
         await asyncio.gather(*(slot.call("peak_memory_mib", 60.0) for slot in self._slots))
+
+    @property
+    def num_engines(self) -> int:
+        """Engines of the pool."""
+        return len(self._slots)
+
+    async def connect(self, init_infos: list[dict[str, Any]]) -> None:
+        """Connect every engine to the learner, each with its own part of what they agree on."""
+        await asyncio.gather(*(slot.connect(info) for slot, info in zip(self._slots, init_infos, strict=True)))
 
     async def load_weights(self, version: int, update_info: dict[str, Any]) -> None:
         """Make new weights live in every engine."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tinyr1v_ray.algorithms.advantages import build_accept, build_advantage, usable_advantages
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.errors import LearnerError
+from tinyr1v_ray.errors import EngineDiedError, LearnerError
 from tinyr1v_ray.evaluation.held_out import (
     HeldOutAnswer,
     held_out_changes,
@@ -92,7 +92,7 @@ class _Run:
         for num_failures in range(self._config.learner.max_restarts + 1):
             try:
                 return await self._attempt()
-            except LearnerError as error:
+            except (LearnerError, EngineDiedError) as error:
                 if num_failures == self._config.learner.max_restarts:
                     raise
                 logger.warning("attempt %d ended: %s", num_failures + 1, error)
