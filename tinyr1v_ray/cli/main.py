@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from tinyr1v_ray.cli import miniature, train
+from tinyr1v_ray.cli import merge, miniature, train
 from tinyr1v_ray.errors import TinyR1VError
 
-SUB_COMMANDS: tuple[ModuleType, ...] = (train, miniature)
+SUB_COMMANDS: tuple[ModuleType, ...] = (train, merge, miniature)
 
 
 def build_parser() -> argparse.ArgumentParser:

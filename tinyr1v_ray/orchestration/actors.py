@@ -139,6 +139,10 @@ class LearnerActor:
         """Log-probs of given tokens under the current weights."""
         return self._learner.token_logprobs(prompt, token_ids_T)
 
+    def state_bytes(self) -> int:
+        """Size of a checkpoint, all ranks together."""
+        return self._learner.state_bytes()
+
     def save(self, folder: Path) -> None:
         """Write this rank's part of a checkpoint."""
         self._learner.save(folder)

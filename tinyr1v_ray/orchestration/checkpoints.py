@@ -18,7 +18,6 @@ class Checkpoints:
     def __init__(self, folder: Path, config: TrainConfig, learner: LearnerGroup) -> None:
         self._store = CheckpointFolder(folder, config.checkpoint.keep_last)
         self._config, self._learner = config, learner
-        self._num_bytes = 0
 
     async def restore(self, allow_previous: bool) -> tuple[int, int]:
         """Bring the learner to the newest checkpoint; returns its step and cursor, (0, 0) when there is none.
@@ -32,13 +31,12 @@ class Checkpoints:
         return checkpoint.state.step, checkpoint.state.cursor
 
     async def after_step(self, step: int, cursor: int) -> None:
-        """Save if the step is due; the next checkpoint is expected to be as large."""
+        """Save if the step is due."""
         if step % self._config.checkpoint.every_n_steps and step != self._config.run.num_steps:
             return
-        with self._store.writing(step, self._num_bytes) as pending:
+        with self._store.writing(step, await self._learner.state_bytes()) as pending:
             await self._learner.save(pending.folder)
             pending.commit(self._state(step, cursor))
-        self._num_bytes = sum(file.stat().st_size for file in self._store.path(step).rglob("*") if file.is_file())
 
     def latest_folder(self) -> Path:
         """Where the newest checkpoint lies."""

@@ -67,6 +67,10 @@ class LearnerGroup:
         """Log-probs of given tokens under the current weights."""
         return (await self._all("token_logprobs", self._config.weights.timeout_s, prompt, token_ids_T))[0]
 
+    async def state_bytes(self) -> int:
+        """Size of what `save` writes, all ranks together."""
+        return (await self._all("state_bytes", 60.0))[0]
+
     async def save(self, folder: Path) -> None:
         """Write the state of all ranks."""
         await self._all("save", self._config.learner.update_timeout_s, folder)

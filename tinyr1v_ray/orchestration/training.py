@@ -27,7 +27,7 @@ from tinyr1v_ray.orchestration.evaluating import answer_items
 from tinyr1v_ray.orchestration.inputs import RunInputs, load_inputs
 from tinyr1v_ray.orchestration.machines import Machines, started
 from tinyr1v_ray.orchestration.placement import check_fits, plan_placement
-from tinyr1v_ray.ports import LoopConfig, System
+from tinyr1v_ray.ports import LoopConfig, RewardScorer, System
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.progress import RunProgress
 from tinyr1v_ray.telemetry.records import replace_file, to_json
@@ -36,6 +36,7 @@ from tinyr1v_ray.telemetry.sinks import open_recorder
 from tinyr1v_ray.telemetry.summary import format_summary
 from tinyr1v_ray.telemetry.timing import PhaseClock
 from tinyr1v_ray.telemetry.unscored import UnscoredGuard
+from tinyr1v_ray.types import RolloutGroup, ScoredGroup
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class _Run:
         system = System(
             prompts=self._inputs.train,
             rollouts=machines.rollouts,
-            rewards=machines.rewards,
+            rewards=_Counted(machines.rewards, self._progress),
             learner=machines.learner,
             weights=machines.weights,
             checkpoints=checkpoints,
@@ -183,6 +184,19 @@ class _Run:
         }
         replace_file(self._folder / "summary.json", to_json(row, indent=2) + "\n")
         return format_summary(figures["before"], figures["after"], changes, _shown(paths))
+
+
+class _Counted:
+    """A scorer that lets the progress display hear of each group."""
+
+    def __init__(self, scorer: RewardScorer, progress: RunProgress) -> None:
+        self._scorer, self._progress = scorer, progress
+
+    async def score(self, group: RolloutGroup) -> ScoredGroup:
+        """Score and count."""
+        scored = await self._scorer.score(group)
+        self._progress.count_group()
+        return scored
 
 
 def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
