@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tinyr1v_ray.algorithms.advantages import build_accept, build_advantage, usable_advantages
+from tinyr1v_ray.checkpoint.store import CheckpointFolder
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import EngineDiedError, LearnerError
 from tinyr1v_ray.evaluation.held_out import (
@@ -101,19 +102,22 @@ class _Run:
 
     async def _attempt(self) -> str:
         config = self._config
+        store = CheckpointFolder(self._folder / "checkpoints", config.checkpoint.keep_last)
+        checkpoint = store.latest(self._request.allow_previous)  # verified before anything is started
+        step, cursor = (checkpoint.state.step, checkpoint.state.cursor) if checkpoint else (0, 0)
         async with started(config, self._inputs, self._folder, self._progress) as machines:
-            checkpoints = Checkpoints(self._folder / "checkpoints", config, machines.learner)
-            step, cursor = await checkpoints.restore(self._request.allow_previous)
+            if checkpoint is not None:
+                await machines.learner.restore(checkpoint.folder)
             with self._progress.starting(f"weights of version {step}", "an engine's first answer takes longer"):
                 await machines.weights.publish(step)
             before = await self._held_out("before", machines)
             if step < config.run.num_steps:
-                await self._train(machines, checkpoints, step, cursor)
+                await self._train(machines, Checkpoints(store, config, machines.learner), step, cursor)
             export = self._folder / "export"
             if config.checkpoint.export and not export.exists():
                 await machines.learner.export(export)
             after = await self._held_out("after", machines)
-            return await self._summarise(before, after, machines, checkpoints.latest_folder())
+            return await self._summarise(before, after, machines, store.path(max(store.steps())))
 
     async def _train(self, machines: Machines, checkpoints: Checkpoints, step: int, cursor: int) -> None:
         """The loop, from the step after `step` on."""
