@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -28,6 +29,8 @@ def join_ranks(settings: LearnerSettings, rank: int, world_size: int, master_add
     and takes most of a minute to build, and gloo is fast enough for the sizes that a CPU trains.
     """
     deepspeed.utils.logger.setLevel(logging.WARNING)
+    # DeepSpeed calls collectives by names that torch is about to rename; each call would warn.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     wanted = "cuda" if settings.num_gpus_per_rank > 0 else "cpu"
     found = get_accelerator().device_name()
     if wanted != found:

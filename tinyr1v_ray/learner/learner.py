@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,9 @@ from tinyr1v_ray.learner.base_model import load_base_model
 from tinyr1v_ray.learner.engine import build_engine, join_ranks
 from tinyr1v_ray.learner.export import write_export
 from tinyr1v_ray.learner.full_weights import FullWeights
-from tinyr1v_ray.learner.micro_batch import build_micro_batch
 from tinyr1v_ray.learner.micro_steps import MicroStep, MicroStepBuilder
 from tinyr1v_ray.learner.pixels import PixelCache
-from tinyr1v_ray.learner.policy import PolicyModel, make_inputs
+from tinyr1v_ray.learner.policy import PolicyModel
 from tinyr1v_ray.learner.prompt_tokens import Layout
 from tinyr1v_ray.learner.schedule import learning_rate
 from tinyr1v_ray.learner.state import StateFacts, load_state, save_state
@@ -54,15 +54,14 @@ class DeepSpeedLearner:
         self._dtype = torch.bfloat16 if config.model.dtype == "bfloat16" else torch.float32
         processor = load_processor(self._model_folder, config.model)
         model = load_base_model(self._model_folder)
-        self._layout = Layout(
+        layout = Layout(
             image_token_id=processor.image_token_id,
             pad_token_id=processor.pad_token_id,
             merge_size=model.config.vision_config.spatial_merge_size,
             hidden_size=model.config.text_config.hidden_size,
             max_length=config.model.max_length,
         )
-        self._pixels = PixelCache(processor)
-        self._builder = MicroStepBuilder(config, self._layout, self._pixels, self._device)
+        self._builder = MicroStepBuilder(config, layout, PixelCache(processor), self._device)
         policy = PolicyModel(model, config.rollout.temperature, config.learner.logprob_chunk_tokens)
         self._reference = self._frozen_copy(policy) if config.algorithm.kl_coefficient > 0 else None
         if not config.model.train_vision:
@@ -87,10 +86,9 @@ class DeepSpeedLearner:
         """
         builder, ranks = self._builder, (self._rank, self._world_size)
         prepared = [builder.build(minibatch, *ranks) for minibatch in batch.minibatches]
-        if self._reference is not None:
-            prepared = [[self._with_reference(step) for step in steps] for steps in prepared]
-        if len(prepared) > 1:
-            prepared = [[self._with_proximal(step) for step in steps] for steps in prepared]
+        first = next((index for index, steps in enumerate(prepared) if steps), len(prepared))
+        for index in range(first + 1, len(prepared)):  # until the first step, pi_prox is the policy itself
+            prepared[index] = [self._with_proximal(step) for step in prepared[index]]
         sums = StepSums()
         for steps, minibatch in zip(prepared, batch.minibatches, strict=True):
             rate = self._set_learning_rate()
@@ -105,14 +103,9 @@ class DeepSpeedLearner:
             )
         return LearnerUpdate(batch.step, metrics)
 
-    def _with_reference(self, step: MicroStep) -> MicroStep:
-        assert self._reference is not None
-        with torch.no_grad():
-            return step.with_reference(self._reference(step.inputs))
-
     def _with_proximal(self, step: MicroStep) -> MicroStep:
         with torch.no_grad():
-            return step.with_proximal(self._engine.module(step.inputs))
+            return step.with_proximal(self._engine.module(self._builder.inputs(step)))
 
     def _set_learning_rate(self) -> float:
         settings, num_steps = self._config.learner, self._config.run.num_steps
@@ -128,7 +121,11 @@ class DeepSpeedLearner:
         """
         for index, step in enumerate(steps):
             self._engine.set_gradient_accumulation_boundary(index == len(steps) - 1)
-            loss, parts = policy_loss(self._engine(step.inputs), step.tokens, self._config.algorithm)
+            inputs, tokens = self._builder.inputs(step), step.tokens
+            if self._reference is not None:
+                with torch.no_grad():
+                    tokens = replace(tokens, reference_logprobs_T=self._reference(inputs))
+            loss, parts = policy_loss(self._engine(inputs), tokens, self._config.algorithm)
             self._engine.backward(loss * self._world_size)
             sums.add_micro_step(loss, parts)
         grad_norm = self._unsharded_grad_norm() if self._config.learner.zero_stage == 0 else None
@@ -157,10 +154,9 @@ class DeepSpeedLearner:
         """Log-probs of these completion tokens under the current weights at the run's temperature, float32 [T]."""
         ids_T = np.asarray(token_ids_T, np.int32)
         completion = Completion(ids_T, np.zeros(len(ids_T), np.float32), "", Finish.STOP, 0, 0)
-        group = TrainGroup(prompt, (TrainRow(completion, 0.0),))
-        batch = build_micro_batch([group], self._pixels.grids(prompt.images), self._layout)
+        inputs = self._builder.lone_inputs(TrainGroup(prompt, (TrainRow(completion, 0.0),)))
         with torch.no_grad():
-            logprobs_T = self._engine.module(make_inputs(batch, self._pixels).to(self._device))
+            logprobs_T = self._engine.module(inputs)
         return logprobs_T.float().cpu().numpy()
 
     def save(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""This rank's share of a minibatch: forward passes with what the loss needs to know about their tokens."""
+"""This rank's share of a minibatch: forward passes, and what the loss needs to know about their tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from tinyr1v_ray.algorithms.policy_loss import SampledTokens, token_weights
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.batching import plan_micro_batches
-from tinyr1v_ray.learner.micro_batch import build_micro_batch, idle_micro_batch
+from tinyr1v_ray.learner.micro_batch import MicroBatch, build_micro_batch, idle_micro_batch
 from tinyr1v_ray.learner.pixels import PixelCache
 from tinyr1v_ray.learner.policy import PolicyInputs, make_inputs
 from tinyr1v_ray.learner.prompt_tokens import Layout
@@ -21,18 +21,14 @@ from tinyr1v_ray.types import Minibatch, TrainGroup
 
 @dataclass(frozen=True)
 class MicroStep:
-    """One forward and backward pass."""
+    """One forward and backward pass; its images are decoded when it is due, since those of a whole step are large."""
 
-    inputs: PolicyInputs
+    batch: MicroBatch
     tokens: SampledTokens
 
     def with_proximal(self, logprobs_T: Tensor) -> MicroStep:
         """The same step, with pi_prox fixed."""
         return replace(self, tokens=replace(self.tokens, proximal_logprobs_T=logprobs_T))
-
-    def with_reference(self, logprobs_T: Tensor) -> MicroStep:
-        """The same step, with the reference's log-probs."""
-        return replace(self, tokens=replace(self.tokens, reference_logprobs_T=logprobs_T))
 
 
 class MicroStepBuilder:
@@ -43,6 +39,15 @@ class MicroStepBuilder:
         self._layout = layout
         self._pixels = pixels
         self._device = device
+
+    def inputs(self, step: MicroStep) -> PolicyInputs:
+        """The step's tensors on the device, images decoded."""
+        return make_inputs(step.batch, self._pixels).to(self._device)
+
+    def lone_inputs(self, group: TrainGroup) -> PolicyInputs:
+        """Tensors of one group outside any step."""
+        batch = build_micro_batch([group], self._pixels.grids(group.prompt.images), self._layout)
+        return make_inputs(batch, self._pixels).to(self._device)
 
     def build(self, minibatch: Minibatch, rank: int, num_ranks: int) -> list[MicroStep]:
         """Steps of this rank; every rank gets the same number, idle ones last. No groups give no steps.
@@ -57,7 +62,6 @@ class MicroStepBuilder:
 
     def _step(self, groups: Sequence[TrainGroup], minibatch: Minibatch) -> MicroStep:
         grids = self._pixels.grids(image for group in groups for image in group.prompt.images)
-        inputs = make_inputs(build_micro_batch(groups, grids, self._layout), self._pixels)
         rows = [row for group in groups for row in group.rows]
         lengths_B = np.array([row.completion.num_tokens for row in rows])
         weights_B = token_weights(
@@ -72,12 +76,11 @@ class MicroStepBuilder:
             advantages_T=self._tensor(np.repeat([row.advantage for row in rows], lengths_B)),
             weights_T=self._tensor(np.repeat(weights_B, lengths_B)),
         )
-        return MicroStep(inputs.to(self._device), tokens)
+        return MicroStep(build_micro_batch(groups, grids, self._layout), tokens)
 
     def _idle(self) -> MicroStep:
-        inputs = make_inputs(idle_micro_batch(self._layout), self._pixels)
         zero_T = self._tensor(np.zeros(1))
-        return MicroStep(inputs.to(self._device), SampledTokens(zero_T, zero_T, zero_T))
+        return MicroStep(idle_micro_batch(self._layout), SampledTokens(zero_T, zero_T, zero_T))
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self._device)

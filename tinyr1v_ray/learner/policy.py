@@ -73,7 +73,8 @@ class PolicyModel(nn.Module):
     """A Qwen2.5-VL whose forward returns log pi(target) at the run's temperature, float32 [T].
 
     Each image is encoded once; its features go to every segment that shows it, and their gradients are added up
-    before one backward pass through the vision tower.
+    before one backward pass through the vision tower. Rows are selected by `index_select`, whose gradient, unlike that
+    of indexing, is added up in a fixed order on the CPU.
     """
 
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration, temperature: float, chunk_tokens: int) -> None:
@@ -89,7 +90,7 @@ class PolicyModel(nn.Module):
         if inputs.pixel_values is None:
             embeds_RLH = embeds_RLH + features_NH.sum() * 0.0
         else:
-            shown_NH = features_NH[inputs.feature_N]
+            shown_NH = features_NH.index_select(0, inputs.feature_N)
             embeds_RLH = embeds_RLH.flatten(0, 1).index_copy(0, inputs.image_slot_N, shown_NH).view_as(embeds_RLH)
         hidden_RLH = language_model(
             inputs_embeds=embeds_RLH,
@@ -97,7 +98,8 @@ class PolicyModel(nn.Module):
             attention_mask={"full_attention": attention_mask(inputs)},
             use_cache=False,
         ).last_hidden_state
-        return self.model.lm_head(hidden_RLH.flatten(0, 1)[inputs.source_T], inputs.targets_T)
+        predicting_TH = hidden_RLH.flatten(0, 1).index_select(0, inputs.source_T)
+        return self.model.lm_head(predicting_TH, inputs.targets_T)
 
     def _encode_images(self, inputs: PolicyInputs) -> Tensor:
         """Features of the micro-batch's images, [sum of image tokens, H]."""
