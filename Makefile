@@ -1,20 +1,22 @@
 # The commands of the README. Each makes the environment first, if it is not there.
+# EXTRAS: cpu (default) or gpu, the profile to install.
 # PIP_ARGS: extra arguments for pip, such as --extra-index-url with the index of PyTorch's CPU wheels, for machines whose
 # pip does not find a CPU build of torch by itself.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+EXTRAS ?= cpu
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo check test bench clean
+.PHONY: install demo check test
 
 install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[cpu,dev]' --constraint constraints.txt $(PIP_ARGS)
+	$(BIN)/pip install --quiet --editable '.[$(EXTRAS),dev]' --constraint constraints.txt $(PIP_ARGS)
 	touch $@
 
 demo: install

@@ -67,7 +67,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     learner = FileWriter()
     store = saved(tmp_path, learner, range(1, 5))
     learner.disk_is_full = True
-    with pytest.raises(CheckpointError, match="step 8 cannot be written .* disk is full"):
+    with pytest.raises(CheckpointError, match=r"step 8 cannot be written .* disk is full"):
         saved(tmp_path, learner, range(5, 9))
     latest = store.latest()
     assert latest is not None and latest.state.step == 4

@@ -71,7 +71,7 @@ def perturbed(folder: Path, seed: int, only: str = "") -> dict[str, torch.Tensor
     """The base with noise on the tensors whose name contains `only`."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: tensor + 0.02 * torch.randn(tensor.shape, generator=generator) if only in name else tensor
+        name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) if only in name else tensor
         for name, tensor in weights(folder).items()
     }
 

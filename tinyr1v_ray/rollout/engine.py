@@ -13,6 +13,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,16 @@ from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What vLLM works on: `num_given_tokens` completion tokens were part of what it was given."""
+
+    prompt: Prompt
+    num_given_tokens: int
+    future: Future[Any]
+    convert: Callable[[RequestOutput], Any]
+
+
 class VllmEngine:
     """A vLLM engine and the thread that drives it.
 
@@ -45,8 +56,7 @@ class VllmEngine:
         self._config = config
         self._stop_ids = list(stop_ids)
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._pending: dict[str, Callable[[RequestOutput], None]] = {}
-        self._futures: dict[str, Future[Any]] = {}
+        self._pending: dict[str, _Request] = {}
         self._failure: BaseException | None = None
         self._num_requests = 0
         self._thread = threading.Thread(
@@ -164,21 +174,17 @@ class VllmEngine:
         if prompt.images:
             request["multi_modal_data"] = {"image": [open_image(image) for image in prompt.images]}
         self._engine.add_request(request_id, request, params)
-
-        def deliver(output: RequestOutput) -> None:
-            num_seen = len(output.prompt_token_ids or ())
-            if num_seen != prompt.num_expanded_tokens + len(token_ids):
-                future.set_exception(_count_error(prompt, num_seen - len(token_ids)))
-            else:
-                future.set_result(convert(output))
-
-        self._pending[request_id] = deliver
-        self._futures[request_id] = future
+        self._pending[request_id] = _Request(prompt, len(token_ids), future, convert)
 
     def _finish(self, output: Any) -> None:
-        if output.finished:
-            del self._futures[output.request_id]
-            self._pending.pop(output.request_id)(output)
+        if not output.finished:
+            return
+        request = self._pending.pop(output.request_id)
+        num_prompt_tokens = len(output.prompt_token_ids or ()) - request.num_given_tokens
+        if num_prompt_tokens != request.prompt.num_expanded_tokens:
+            request.future.set_exception(_count_error(request.prompt, num_prompt_tokens))
+        else:
+            request.future.set_result(request.convert(output))
 
     def _group(self, prompt: Prompt, output: RequestOutput) -> RolloutGroup:
         by_index = sorted(output.outputs, key=lambda completion: completion.index)
@@ -229,7 +235,7 @@ class VllmEngine:
 
     def _release_everybody(self) -> None:
         """Fail whatever still waits for the dead engine."""
-        waiting = [*self._futures.values(), self._started]
+        waiting = [*(request.future for request in self._pending.values()), self._started]
         while not self._commands.empty():
             command = self._commands.get()
             if command is not None:
