@@ -46,7 +46,8 @@ def _spawn(plain: type, spec: ActorSpec, max_concurrency: int, *arguments: Any) 
         "VLLM_LOGGING_LEVEL": "ERROR",
     }
     if not spec.num_gpus:
-        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        # Threads that spin while they wait take the core from the actor that they wait for.
+        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_WAIT_POLICY": "PASSIVE"}
     remote = ray.remote(plain).options(
         num_cpus=spec.num_cpus,
         num_gpus=spec.num_gpus,
