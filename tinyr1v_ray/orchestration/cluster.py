@@ -47,3 +47,8 @@ def resources() -> tuple[dict[str, float], dict[str, float]]:
     names = {name for node in nodes for name in node}
     largest = {name: max(node.get(name, 0.0) for node in nodes) for name in names}
     return dict(ray.cluster_resources()), largest
+
+
+def free_resources() -> dict[str, float]:
+    """Ray's resources that nobody holds now."""
+    return dict(ray.available_resources())

@@ -87,6 +87,24 @@ def check_fits(placement: Placement, total: Mapping[str, float], largest_node: M
             )
 
 
+def shortage(placement: Placement, free: Mapping[str, float]) -> str:
+    """What the actors must wait for because others hold it now; empty when all can start at once.
+
+    >>> shortage(Placement((ActorSpec("rollout", 0, 2.0, 0.0, 2),), (), ()), {"CPU": 0.5})
+    'waiting for 2 CPUs, 0.5 are free now'
+    """
+    wanted = {
+        "CPU": sum(actor.num_cpus for actor in placement.actors),
+        "GPU": sum(actor.num_gpus for actor in placement.actors),
+    }
+    short = [
+        f"waiting for {amount:g} {name}s, {free.get(name, 0.0):g} are free now"
+        for name, amount in wanted.items()
+        if amount > free.get(name, 0.0) + 1e-6
+    ]
+    return "; ".join(short)
+
+
 def _breakdown(placement: Placement, of: Callable[[ActorSpec], float]) -> str:
     groups = (("engines", placement.rollout), ("learner ranks", placement.learner), ("scorers", placement.scorer))
     return ", ".join(f"{sum(of(actor) for actor in actors):g} for {len(actors)} {name}" for name, actors in groups)

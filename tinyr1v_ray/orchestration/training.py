@@ -23,11 +23,11 @@ from tinyr1v_ray.evaluation.held_out import (
 from tinyr1v_ray.loop import train
 from tinyr1v_ray.orchestration.actors import peak_memory_mib
 from tinyr1v_ray.orchestration.checkpoints import Checkpoints
-from tinyr1v_ray.orchestration.cluster import connected, resources
+from tinyr1v_ray.orchestration.cluster import connected, free_resources, resources
 from tinyr1v_ray.orchestration.evaluating import answer_items
 from tinyr1v_ray.orchestration.inputs import RunInputs, load_inputs
 from tinyr1v_ray.orchestration.machines import Machines, started
-from tinyr1v_ray.orchestration.placement import check_fits, plan_placement
+from tinyr1v_ray.orchestration.placement import check_fits, plan_placement, shortage
 from tinyr1v_ray.ports import LoopConfig, RewardScorer, System
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.progress import RunProgress
@@ -75,7 +75,10 @@ def run_training(request: TrainRequest) -> str:
         reading = reader.submit(load_inputs, config)  # takes as long as Ray's start, so they go side by side
         with connected(config.cluster):
             inputs = reading.result()
-            check_fits(plan_placement(config), *resources())
+            placement = plan_placement(config)
+            check_fits(placement, *resources())
+            if waiting := shortage(placement, free_resources()):
+                progress.line(f"cluster: {waiting}")
             open_run_folder = reopen_run_folder if request.resume else create_run_folder
             run_folder = open_run_folder(request.run_folder, config, request.command)
             with locked(run_folder):
