@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from tinyr1v_ray.config.base import load_settings
     from tinyr1v_ray.config.train import TrainConfig
 
+    sys.path.insert(0, str(Path.cwd()))  # a user's own scoring function lies where the user stands
     config = load_settings(TrainConfig, options.config, options.overrides)
 
     from tinyr1v_ray.orchestration.training import TrainRequest, run_training

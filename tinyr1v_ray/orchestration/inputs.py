@@ -12,7 +12,7 @@ from tinyr1v_ray.data.model_folder import resolve_model_folder
 from tinyr1v_ray.data.processor import PromptProcessor, load_processor
 from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_table
 from tinyr1v_ray.data.sources import default_cache_folder
-from tinyr1v_ray.rewards.score import check_domains
+from tinyr1v_ray.rewards.score import build_scorer, check_domains
 from tinyr1v_ray.types import Prompt
 
 MAX_CANARY_TOKENS = 32
@@ -41,6 +41,7 @@ def load_inputs(config: TrainConfig) -> RunInputs:
         seed=config.run.seed,
     )
     train = build_prompt_table(config.data, "train", processor, options)
+    build_scorer(config.reward)  # a user's function that cannot be imported is said here
     check_domains(config.reward, train.domains)
     held_out: tuple[Prompt, ...] = ()
     if config.evaluation.num_items and config.data.evaluation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,9 @@ def spawn_rollout(
 
 
 def spawn_scorer(spec: ActorSpec, config: TrainConfig) -> ActorHandle:
-    """A scorer; it holds no state, the pool replaces it."""
-    return _spawn(ScorerActor, spec, 1, config)
+    """A scorer; it holds no state, the pool replaces it. It finds a user's function where the driver would."""
+    paths = [path or str(Path.cwd()) for path in sys.path]
+    return _spawn(ScorerActor, spec, 1, config, PYTHONPATH=os.pathsep.join(paths))
 
 
 def spawn_learner(spec: ActorSpec, config: TrainConfig, model_folder: Path) -> ActorHandle:
@@ -38,8 +41,9 @@ def kill(actor: ActorHandle) -> None:
     ray.kill(actor, no_restart=True)
 
 
-def _spawn(plain: type, spec: ActorSpec, max_concurrency: int, *arguments: Any) -> ActorHandle:
+def _spawn(plain: type, spec: ActorSpec, max_concurrency: int, *arguments: Any, **own_environment: str) -> ActorHandle:
     environment = {
+        **own_environment,
         "OMP_NUM_THREADS": str(spec.num_threads),
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",
