@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,9 +17,9 @@ from tinyr1v_ray.errors import PlacementError
 def connected(settings: ClusterSettings) -> Iterator[None]:
     """Be connected to the cluster; one that was started here ends with the block.
 
-    Inside a Ray job the job's own cluster is used. Raises PlacementError when a named cluster does not answer.
+    Raises PlacementError when a named cluster does not answer.
     """
-    address = settings.address or None
+    address = cluster_address(settings.address)
     try:
         ray.init(
             address=address,
@@ -39,6 +40,15 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def cluster_address(configured: str | None) -> str | None:
+    """Address of a running cluster to join, or None to start one here.
+
+    A setting comes first, then RAY_ADDRESS, which Ray sets for a job to the job's own cluster. To know the latter
+    matters, since Ray refuses `num_cpus` and the like when it joins a cluster.
+    """
+    return configured or os.environ.get("RAY_ADDRESS") or None
 
 
 def resources() -> tuple[dict[str, float], dict[str, float]]:
