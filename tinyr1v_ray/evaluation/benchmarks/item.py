@@ -1,0 +1,90 @@
+"""What a benchmark is: items, a prompt, a rule that grades an answer, and an official score made of the grades."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tinyr1v_ray.data.images import ImageFacts
+
+JudgeUse = Literal["none", "extract", "compare", "grading_query"]
+"""What an LLM judge is asked where the rules are not sure: to extract the answer (which the rules then grade), to
+compare the answer with the key, or the item's own grading query."""
+
+
+@dataclass(frozen=True)
+class BenchmarkItem:
+    """One row of a benchmark; `failure` says why it cannot be asked or scored, and then it counts as wrong.
+
+    `options` maps letters to texts, `columns` holds the remaining cells as text, images excepted.
+
+    >>> BenchmarkItem("7", "How many?", "2", columns={"answer_type": "integer"}).columns["answer_type"]
+    'integer'
+    """
+
+    index: str
+    question: str
+    answer: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    category: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    images: tuple[ImageFacts, ...] = ()
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The rules' verdict on one answer: what was taken as the answer, its score in [0, 1], whether it is right.
+
+    `is_sure` is False where no rule could tell what the answer is, so that a judge may be asked. A right answer is
+    always sure: a judge that fails can therefore never turn into a right answer.
+    """
+
+    extracted: str
+    score: float
+    correct: bool
+    is_sure: bool
+
+    def __post_init__(self) -> None:
+        if self.correct and not self.is_sure:
+            raise ValueError("a right answer is sure")
+
+
+def exact_grade(extracted: str, correct: bool, is_sure: bool = False) -> Grade:
+    """A verdict of right or wrong; right ones are sure."""
+    return Grade(extracted, float(correct), correct, correct or is_sure)
+
+
+def accuracy_score(items: Sequence[BenchmarkItem], correct: Sequence[bool]) -> dict[str, float]:
+    """Share of right answers on a 0-100 scale, as most benchmarks have it."""
+    return {"score": 100.0 * sum(correct) / len(items)}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark in VLMEvalKit's layout.
+
+    `files` are the names its TSV goes by. `columns` must be in the file, besides index, question, answer and an image.
+    `score` makes the official figures (`score` on 0-100, and parts) of one answer per item, in the items' order.
+    `group` names what belongs together (MME's pairs): a limited evaluation never tears a group. `metric` is the name of
+    a shared grading rule, empty where the benchmark has its own.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    prompt: Callable[[BenchmarkItem], str]
+    grade: Callable[[BenchmarkItem, str], Grade]
+    columns: tuple[str, ...] = ()
+    question_column: str = "question"
+    answer_column: str = "answer"
+    category_column: str = "category"
+    judge: JudgeUse = "none"
+    score: Callable[[Sequence[BenchmarkItem], Sequence[bool]], dict[str, float]] = accuracy_score
+    group: Callable[[BenchmarkItem], str] = lambda item: item.index
+    metric: str = ""
+
+    @property
+    def grader(self) -> str:
+        """Name of the grading rule: the metric's, or the benchmark's own."""
+        return self.metric or self.name

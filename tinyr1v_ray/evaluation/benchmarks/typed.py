@@ -1,0 +1,85 @@
+"""Answers of a declared type (MathVista, OCR-Reasoning): a choice, an integer, a decimal number, a list or a text."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from tinyr1v_ray.evaluation.benchmarks.choices import choice_letter, option_list
+from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem, Grade, exact_grade
+from tinyr1v_ray.evaluation.benchmarks.numeric import numbers_in, plain_number, the_number
+from tinyr1v_ray.rewards.extract import extract_answer
+from tinyr1v_ray.rewards.structured import normalised
+
+_REQUESTS = {
+    "integer": "Give the final answer as an integer.",
+    "list": "Give the final answer as a list of numbers, such as [1, 2, 3].",
+}
+
+
+def typed_prompt(item: BenchmarkItem) -> str:
+    """The question, its options or the form of its answer. A question that asks for a form already is left alone."""
+    if "hint:" in item.question.casefold():
+        return item.question
+    options = option_list(item.columns.get("choices", ""))
+    if options:
+        lines = [item.question, *(f"({letter}) {text}" for letter, text in options.items())]
+        return "\n".join([*lines, "Answer with the letter of the right option."])
+    kind = item.columns.get("answer_type", "")
+    request = _REQUESTS.get(kind, "")
+    precision = _precision(item)
+    if kind == "float" and precision is not None:
+        request = f"Give the final answer as a number with {precision} decimal places."
+    return f"{item.question}\n{request}" if request else item.question
+
+
+def typed_grade(item: BenchmarkItem, text: str, compact_texts: bool = False) -> Grade:
+    """Grade by `question_type` and `answer_type`. `compact_texts` ignores white space in texts (OCR-Reasoning)."""
+    options = option_list(item.columns.get("choices", ""))
+    if item.columns.get("question_type") == "multi_choice" and options:
+        letter = choice_letter(text, options)
+        return exact_grade(letter, bool(letter) and letter == _key_letter(item, options), bool(letter))
+    answer = extract_answer(text)
+    kind = item.columns.get("answer_type", "")
+    if kind in ("integer", "float"):
+        return _grade_number(item, answer, kind)
+    if kind == "list":
+        return exact_grade(answer, bool(answer) and _same_list(answer, item.answer))
+    given, wanted = normalised(answer), normalised(item.answer)
+    if compact_texts:
+        given, wanted = given.replace(" ", ""), wanted.replace(" ", "")
+    return exact_grade(answer, bool(given) and given == wanted)
+
+
+def _grade_number(item: BenchmarkItem, answer: str, kind: str) -> Grade:
+    """An integer is equal as a number; a decimal is rounded to the item's precision first. A bare number is sure."""
+    given, wanted = the_number(answer), the_number(item.answer)
+    if given is None or wanted is None:
+        return exact_grade(answer, False)
+    precision = _precision(item)
+    if kind == "float" and precision is not None:
+        correct = round(given, precision) == round(wanted, precision) or _rounds_as_float(given, wanted, precision)
+    else:
+        correct = given == wanted
+    return exact_grade(answer, correct, plain_number(answer) is not None)
+
+
+def _rounds_as_float(given: Fraction, wanted: Fraction, precision: int) -> bool:
+    return round(float(given), precision) == float(wanted)
+
+
+def _same_list(answer: str, key: str) -> bool:
+    given, wanted = numbers_in(answer), numbers_in(key)
+    return given == wanted if wanted else normalised(answer) == normalised(key)
+
+
+def _key_letter(item: BenchmarkItem, options: dict[str, str]) -> str:
+    """The key's letter: its own column, else the option that the answer spells out, else the answer itself."""
+    if letter := item.columns.get("answer_option", "").strip():
+        return letter.upper()
+    spelled = [letter for letter, text in options.items() if normalised(text) == normalised(item.answer)]
+    return spelled[0] if spelled else item.answer.strip().upper()
+
+
+def _precision(item: BenchmarkItem) -> int | None:
+    number = plain_number(item.columns.get("precision", ""))
+    return None if number is None or number < 0 else int(number)

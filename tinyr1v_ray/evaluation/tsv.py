@@ -1,0 +1,110 @@
+"""Reads benchmark tables in VLMEvalKit's TSV form: one item a line, quoted as pandas does, images in base64 in cells.
+
+Rows come one at a time, since such files have gigabytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import csv
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tinyr1v_ray.errors import DataError
+
+_MAX_CELL_CHARACTERS = 2**31 - 1
+_MAX_REFERENCE_CHARACTERS = 64
+"""An image cell of at most this length names another row's index instead of holding an image (VLMEvalKit's rule)."""
+_OTHER_DELIMITERS = (",", ";", "|")
+_limit_lock = threading.Lock()
+
+
+def read_tsv(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Rows as column -> text; cells that a short line lacks are empty, a byte-order mark is dropped.
+
+    Raises DataError, before the first row, when the file is missing, is not a UTF-8 table, is divided by something else
+    than tabs, or lacks one of the `required` columns; and later for a line with more cells than columns.
+    """
+    if not path.is_file():
+        raise DataError(f"benchmark file {path} does not exist; --data names its folder; download it there")
+    try:
+        yield from _rows(path, required)
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"benchmark file {path} cannot be read: {reason}; it is a UTF-8 table divided by tabs; restore it"
+        ) from error
+
+
+def _rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
+    with _long_cells(), path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter="\t")
+        header = next(reader, [])
+        _check_header(path, header, required)
+        for cells in reader:
+            if not any(cells):
+                continue
+            if len(cells) > len(header):
+                raise DataError(
+                    f"line {reader.line_num} of {path} has {len(cells)} cells for {len(header)} columns; each cell has "
+                    "a column; quote cells that hold tabs"
+                )
+            yield dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True))
+
+
+class _long_cells:
+    """Lift csv's limit on a cell's length, which is global and too short for an image, and put it back."""
+
+    def __enter__(self) -> None:
+        with _limit_lock:
+            self._before = csv.field_size_limit(_MAX_CELL_CHARACTERS)
+
+    def __exit__(self, *exception: object) -> None:
+        with _limit_lock:
+            csv.field_size_limit(self._before)
+
+
+def _check_header(path: Path, header: Sequence[str], required: Sequence[str]) -> None:
+    if not header:
+        raise DataError(f"benchmark file {path} is empty; it starts with a line of column names; restore it")
+    missing = [name for name in required if name not in header]
+    if not missing:
+        return
+    if len(header) == 1:
+        other = next((mark for mark in _OTHER_DELIMITERS if header[0].count(mark) >= len(required) - 1 > 0), None)
+        if other is not None:
+            raise DataError(f"benchmark file {path} is divided by {other!r}; cells are divided by tabs; convert it")
+    shown = ", ".join(name[:40] for name in header[:20])
+    raise DataError(
+        f"benchmark file {path} has no column {', '.join(map(repr, missing))}; its columns are {shown}; "
+        "take the file made for VLMEvalKit, or describe its columns under user benchmarks"
+    )
+
+
+def image_cells(cell: str) -> list[str]:
+    """The entries of an image or image_path cell: one, or several written as a Python list.
+
+    >>> image_cells("['a.png', 'b.png']"), image_cells("a.png"), image_cells("")
+    (['a.png', 'b.png'], ['a.png'], [])
+    """
+    cell = cell.strip()
+    if cell.startswith("[") and cell.endswith("]"):
+        parts = (part.strip().strip("'\"") for part in cell[1:-1].split(","))
+        return [part for part in parts if part]
+    return [cell] if cell else []
+
+
+def is_reference(cell: str) -> bool:
+    """Whether an image cell names another row's index."""
+    return 0 < len(cell.strip()) <= _MAX_REFERENCE_CHARACTERS
+
+
+def decode_image(cell: str) -> bytes:
+    """Bytes of a base64 text, with or without a `data:` head; raises DataError when it is none."""
+    text = cell.partition(",")[2] if cell.startswith("data:") else cell
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise DataError(f"image is broken base64 ({error}); it is an encoded image file; restore the cell") from error
