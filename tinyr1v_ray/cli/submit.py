@@ -1,0 +1,160 @@
+"""`tinyr1v submit`: any `tinyr1v` command as a job on a running Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from tinyr1v_ray.cli.jobs import add_address, connect, follow
+from tinyr1v_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from tinyr1v_ray.orchestration.working_tree import WorkingTree
+
+OUTPUT_KEYS = {"train": "run.folder", "merge": "output", "evaluate": "run.folder", "run": "run.folder"}
+"""Sub-commands that can be submitted, and the setting that says where they write."""
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the sub-command."""
+    parser = subparsers.add_parser(
+        "submit",
+        help="run a command as a job on a Ray cluster",
+        description="Pack the working tree (or name an image), start the command as a job on a running Ray cluster and "
+        "follow its output. Ctrl-C leaves the job running. What a job writes must lie on storage that outlives it, so "
+        "run.folder (train) or output (merge) is an absolute path that all nodes see.",
+        epilog="example: tinyr1v submit --address http://127.0.0.1:8265 train --config configs/miniature_ocr_cpu.yaml "
+        "run.folder=/shared/runs; exit code: the job's own",
+    )
+    add_address(parser)
+    parser.add_argument("--tree", type=Path, default=Path(), metavar="DIR", help="folder to pack (default: this one)")
+    parser.add_argument("--limit-mib", type=float, metavar="N", help="largest tree that is packed (default: 100)")
+    parser.add_argument("--image", default="", metavar="NAME", help="container image with the code; nothing is packed")
+    parser.add_argument("--installed", action="store_true", help="use the code installed on the nodes; pack nothing")
+    parser.add_argument("--python", default="python", metavar="PATH", help="interpreter on the cluster")
+    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="for the job; repeat it")
+    parser.add_argument(
+        "--follow", action=argparse.BooleanOptionalAction, default=True, help="show the job's output (default)"
+    )
+    parser.add_argument("--config", metavar="FILE", help="without COMMAND: train with this configuration")
+    parser.add_argument(
+        "job_command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help=f"{', '.join(OUTPUT_KEYS)} and arguments"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check everything that can be checked here, submit, follow."""
+    command = list(options.job_command)
+    if options.config is not None:
+        command = ["train", "--config", options.config, *command]
+    if not command or command[0] not in OUTPUT_KEYS:
+        raise ConfigError(
+            f"submit got {' '.join(command[:1]) or 'no command'}; a job is one of {', '.join(OUTPUT_KEYS)}; write "
+            "tinyr1v submit --address http://HOST:8265 train --config FILE"
+        )
+    environment = _environment(options.env)
+    if options.image and options.installed:
+        raise ConfigError("both --image and --installed are given; the code comes from one place; remove one")
+    tree = None if options.image or options.installed else _packed_tree(options.tree, options.limit_mib)
+    _check_command(command, options.tree, tree)
+
+    cluster = connect(options.address)
+
+    from tinyr1v_ray.orchestration.submission import JobRequest, come_back
+
+    request = JobRequest(command, tree, options.image, environment, options.python, _metadata(options.tree))
+    job_id = cluster.submit(request)
+    print(f"job {job_id} submitted" + (f", {tree.num_bytes / 2**20:.1f} MiB of {tree.root} packed" if tree else ""))
+    if options.follow:
+        return follow(cluster, options.address, job_id)
+    print(f"follow it: {come_back(options.address, job_id)}")
+    return 0
+
+
+def _packed_tree(folder: Path, limit_mib: float | None) -> WorkingTree:
+    from tinyr1v_ray.orchestration.working_tree import DEFAULT_LIMIT_MIB, check_size, read_working_tree
+
+    tree = read_working_tree(folder)
+    check_size(tree, DEFAULT_LIMIT_MIB if limit_mib is None else limit_mib)
+    return tree
+
+
+def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | None) -> None:
+    """Refuse here what the job would refuse: bad arguments, bad settings, a config that is not packed, lost output."""
+    from tinyr1v_ray.cli.main import build_parser
+    from tinyr1v_ray.config.base import load_settings, read_yaml
+    from tinyr1v_ray.config.train import TrainConfig
+
+    options = build_parser().parse_args(command)
+    config: Path | None = getattr(options, "config", None)
+    overrides: Sequence[str] = getattr(options, "overrides", ())
+    key = OUTPUT_KEYS[command[0]]
+    if tree is None:  # the config is read where the job runs
+        output = _value(key, options, overrides, {})
+    else:
+        if config is not None:
+            _check_packed(config, tree)
+        path = None if config is None else folder / config
+        if command[0] == "train":
+            load_settings(TrainConfig, path, overrides)
+        output = _value(key, options, overrides, {} if path is None else read_yaml(path))
+    if output is None or not PurePosixPath(str(output)).is_absolute():
+        raise ConfigError(
+            f"{key} is {output or 'not set'} for a job; its working folder vanishes with it, so what it writes goes to "
+            f"an absolute path on storage that all nodes share; add {key}=/shared/folder"
+        )
+
+
+def _check_packed(config: Path, tree: WorkingTree) -> None:
+    if config.is_absolute() or PurePosixPath(config.as_posix()) not in tree.files:
+        if not (tree.root / config).is_file():
+            raise ConfigError(
+                f"config file {config} does not exist in {tree.root}; a job reads it from the packed tree; correct it"
+            )
+        raise ConfigError(
+            f"config file {config} is not among the packed files of {tree.root}; a job reads it from there; name it "
+            "relative to the tree, outside of ignored folders"
+        )
+
+
+def _value(key: str, options: argparse.Namespace, overrides: Sequence[str], settings: dict[str, object]) -> object:
+    """A setting as flags, overrides and file give it, in this order; None when nobody does."""
+    flag = getattr(options, key, None)
+    if flag is not None:
+        return flag
+    for override in reversed(overrides):
+        name, _, value = override.partition("=")
+        if name.strip() == key:
+            return value
+    found: object = settings
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _environment(pairs: Sequence[str]) -> dict[str, str]:
+    environment = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name.isidentifier():
+            raise ConfigError(f"--env {pair!r} is not NAME=VALUE; it sets a variable of the job; correct it")
+        environment[name] = value
+    return environment
+
+
+def _metadata(folder: Path) -> dict[str, str]:
+    """What is put on record with the job."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        commit = subprocess.run(command, capture_output=True, check=True, timeout=10, text=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = "unknown"
+    return {"tinyr1v": version("tinyr1v-ray"), "git_commit": commit, "python": sys.version.split()[0]}
