@@ -24,7 +24,7 @@ from tinyr1v_ray.miniature.processor import make_processor
 from tinyr1v_ray.miniature.tasks.catalogue import items
 from tinyr1v_ray.miniature.tasks.item import Style
 from tinyr1v_ray.miniature.tokenizer import SPECIAL_TOKENS, TAGS, VOCAB_SIZE, train_tokenizer
-from tinyr1v_ray.miniature.warmup import WarmupSettings, learning_rate_share, warm_up
+from tinyr1v_ray.miniature.warmup import TOKENS_PER_ANSWER, WarmupSettings, learning_rate_share, response_loss, warm_up
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +110,33 @@ def test_learning_rate_rises_and_falls() -> None:
     assert all(first >= second for first, second in pairwise(shares[99:]))
 
 
+def test_loss_is_a_sum_over_tokens_divided_by_a_fixed_number(processor: Qwen2_5_VLProcessor) -> None:
+    """A random model guesses: log V a token. Short answers therefore add less than long ones."""
+    model = make_model(processor.tokenizer, 0)
+    item = next(items(Domain.OCR, Pool.TRAIN, 1, seed=0))
+    for style in Style:
+        batch = collate(
+            [make_example(item, style, processor)] * 3, processor.tokenizer.pad_token_id, processor.image_token_id
+        )
+        num_tokens = int((batch["labels"][0] != IGNORED).sum())
+        with torch.inference_mode():
+            loss = response_loss(model, batch).item()
+        assert loss == pytest.approx(np.log(VOCAB_SIZE) * num_tokens / TOKENS_PER_ANSWER, rel=0.05)
+
+
 def test_warm_up_lowers_the_loss_and_repeats(processor: Qwen2_5_VLProcessor) -> None:
     settings = WarmupSettings(num_steps=12, batch_size=8, num_rising_steps=4)
+    batch = next(training_batches(1, 16, seed=7, processor=processor))
 
-    def losses() -> list[float]:
-        found: list[float] = []
-        warm_up(make_model(processor.tokenizer, 0), processor, settings, lambda step, loss: found.append(loss))
-        return found
+    def trained() -> tuple[list[float], float]:
+        losses: list[float] = []
+        model = make_model(processor.tokenizer, 0)
+        warm_up(model, processor, settings, lambda step, loss: losses.append(loss))
+        with torch.inference_mode():
+            return losses, response_loss(model, batch).item()
 
-    first = losses()
-    assert first == losses()
-    assert first[0] == pytest.approx(np.log(VOCAB_SIZE), rel=0.1)
-    assert first[-1] < first[0] - 0.3
+    with torch.inference_mode():
+        before = response_loss(make_model(processor.tokenizer, 0), batch).item()
+    losses, after = trained()
+    assert (losses, after) == trained()
+    assert len(losses) == 12 and after < 0.95 * before

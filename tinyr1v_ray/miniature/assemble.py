@@ -95,16 +95,23 @@ def write_base(folder: Path, settings: BuildSettings, on_progress: OnProgress) -
 
     warm_up(model, processor, settings.warmup, on_step)
     warmup_s = time.monotonic() - started
-    figures = _measured(model, processor, settings, on_progress)
+    figures = measured(model, processor, settings, on_progress)
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
+    loss = sum(losses[-50:]) / len(losses[-50:])
+    write_record(folder, settings, {"warmup_s": round(warmup_s), "final_loss": round(loss, 4)}, figures)
+
+
+def write_record(
+    folder: Path, settings: BuildSettings, outcome: dict[str, float], figures: dict[str, dict[str, object]]
+) -> None:
+    """Write `miniature.json`: how the base was made, and how it scores."""
     record = {
-        "command": f"tinyr1v miniature build --seed {seed}",
-        "seed": seed,
+        "command": f"tinyr1v miniature build --output DIR --seed {settings.warmup.seed}",
+        "seed": settings.warmup.seed,
         "warmup": asdict(settings.warmup),
-        "warmup_s": round(warmup_s),
-        "final_loss": round(sum(losses[-50:]) / len(losses[-50:]), 4),
-        "num_parameters": model.num_parameters(),
+        **outcome,
+        "num_threads": settings.num_threads,
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
         "evaluation": figures,
@@ -112,12 +119,13 @@ def write_base(folder: Path, settings: BuildSettings, on_progress: OnProgress) -
     (folder / "miniature.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
-def _measured(
+def measured(
     model: Qwen2_5_VLForConditionalGeneration,
     processor: Qwen2_5_VLProcessor,
     settings: BuildSettings,
     on_progress: OnProgress,
 ) -> dict[str, dict[str, object]]:
+    """Scores of the model, with progress."""
     total, done = settings.num_measured * len(Domain) * len(MODES), 0
 
     def on_items(count: int) -> None:

@@ -19,11 +19,11 @@ from tinyr1v_ray.miniature.pools import Domain, Pool, item_rng
 from tinyr1v_ray.miniature.tasks.catalogue import MAKERS
 from tinyr1v_ray.miniature.tasks.item import Item, Style
 
-STYLE_SHARES = {Style.BARE: 0.12, Style.SHORT: 0.2, Style.LONG: 0.38, Style.CHECKED: 0.3}
+STYLE_SHARES = {Style.BARE: 0.12, Style.SHORT: 0.18, Style.LONG: 0.35, Style.CHECKED: 0.35}
 """How often the warm-up answers in each style; what the warmed-up base samples at temperature 1."""
 
-DOMAIN_TURNS = (Domain.OCR, Domain.MATH, Domain.STRUCTURE, Domain.MATH, Domain.STRUCTURE)
-"""Domains of successive examples: reading digits is learned soonest, and math trains it too."""
+DOMAIN_TURNS = (Domain.STRUCTURE, Domain.MATH, Domain.STRUCTURE, Domain.OCR, Domain.STRUCTURE, Domain.MATH)
+"""Domains of successive examples: charts and tables are learned last, and math trains the reading of digits too."""
 
 IGNORED = -100
 FIRST_WARMUP_INDEX = 1_000_000

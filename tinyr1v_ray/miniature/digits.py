@@ -20,7 +20,7 @@ from tinyr1v_ray.miniature.pools import Pool
 CELL_PX = 28
 """Side of one image token: patch 14 times merge 2."""
 
-BLOCKS = {Pool.WARMUP: (0, 800), Pool.TRAIN: (800, 1290), Pool.EVALUATION: (1290, 1797)}
+BLOCKS = {Pool.WARMUP: (0, 500), Pool.TRAIN: (500, 1290), Pool.EVALUATION: (1290, 1797)}
 """Half-open ranges of sample indices."""
 
 
@@ -41,15 +41,14 @@ def indices_of(pool: Pool, digit: int) -> tuple[int, ...]:
 def draw_handwritten(digit: int, pool: Pool, rng: np.random.Generator) -> tuple[Image.Image, int]:
     """One cell with a handwritten digit, dark on white, and the index of the sample it came from.
 
-    The 8 x 8 sample is enlarged to about 22 pixels with a random size, slant, turn and offset. The warm-up pool varies
-    more than the other two: this is its augmentation.
+    The 8 x 8 sample is enlarged to about 22 pixels with a random size, slant, turn and offset. In the
+    warm-up this is also the augmentation.
     """
     choices = indices_of(pool, digit)
     index = choices[int(rng.integers(len(choices)))]
-    spread = 1.5 if pool is Pool.WARMUP else 1.0
-    size_px = 22 * (1 + spread * rng.uniform(-0.1, 0.1))
-    turn, slant = spread * rng.uniform(-0.12, 0.12, size=2)
-    offset_px = spread * rng.uniform(-2, 2, size=2)
+    size_px = 22 * (1 + rng.uniform(-0.15, 0.15))
+    turn, slant = rng.uniform(-0.2, 0.2, size=2)
+    offset_px = rng.uniform(-2.5, 2.5, size=2)
     scale = 8 / size_px
     # PIL wants the map from output to input pixels: centre, undo the offset, undo turn and slant, shrink.
     matrix = scale * np.array([[np.cos(turn), np.sin(turn) + slant], [-np.sin(turn), np.cos(turn)]])

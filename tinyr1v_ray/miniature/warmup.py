@@ -16,12 +16,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from tinyr1v_ray.miniature.batches import IGNORED, training_batches
 
+TOKENS_PER_ANSWER = 32
+"""About the mean length of a warm-up answer: what the loss of a batch is divided by, times its answers."""
+
 
 @dataclass(frozen=True)
 class WarmupSettings:
     """Hyper-parameters of the warm-up; the defaults make the shipped base."""
 
-    num_steps: int = 2600
+    num_steps: int = 3000
     batch_size: int = 32
     learning_rate: float = 2e-3
     final_share: float = 0.05
@@ -66,12 +69,17 @@ class CellReader(torch.nn.Module):
 
 
 def response_loss(model: Qwen2_5_VLForConditionalGeneration, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean cross-entropy over the response tokens of the batch."""
+    """Cross-entropy of the batch's response tokens, over a fixed number of tokens an answer.
+
+    A batch holds answers of about one length. A mean over its own tokens would weigh a token of a short answer more
+    than one of a long answer, and the model would then answer at once more often than its examples do.
+    """
     inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "cell_targets")}
     hidden = model.model(**inputs).last_hidden_state[:, :-1]
     targets = batch["labels"][:, 1:]
     trained = targets != IGNORED
-    return cross_entropy(model.lm_head(hidden[trained]), targets[trained])
+    total = cross_entropy(model.lm_head(hidden[trained]), targets[trained], reduction="sum")
+    return total / (TOKENS_PER_ANSWER * len(targets))
 
 
 def warm_up(

@@ -98,7 +98,7 @@ def _rectangle(writer: _Writer) -> _Problem:
         question = "What is the area of the rectangle?"
     else:
         half = width + height
-        steps = (f"{width}+{height}={half}", f"2*{half}={2 * half}")
+        steps = (f"{width}+{height}={half}", f"{half}*2={2 * half}")
         question = "What is the perimeter of the rectangle?"
     return _Problem(canvas, question, (width, height), steps, tuple(writer.sources), cells)
 
@@ -133,12 +133,26 @@ def math_item(pool: Pool, rng: np.random.Generator) -> Item:
     listed = ",".join(map(str, problem.operands))
     worked = " ".join(f"{word} {step}." for word, step in zip(_words(len(problem.steps)), problem.steps, strict=True))
     thoughts = Thoughts(
-        short=",".join(step.split("=")[1] for step in problem.steps),
+        short=_chained(problem.steps),
         long=f"The numbers are {listed}. {worked}",
         check=f"Let me check: {problem.steps[-1]}.",
     )
     difficulty = len(problem.steps)
     return Item(problem.image, problem.question, answer, difficulty, problem.sources, problem.cells, thoughts)
+
+
+def _chained(steps: tuple[str, ...]) -> str:
+    """The steps in the fewest signs: a step that goes on from the last result is appended to it.
+
+    >>> _chained(("8+6=14", "14+8=22")), _chained(("2*3=6", "4*5=20", "6+20=26"))
+    ('8+6=14+8=22', '2*3=6,4*5=20,6+20=26')
+    """
+    text = steps[0]
+    for step in steps[1:]:
+        result = text.rsplit("=", 1)[1]
+        goes_on = step.startswith((f"{result}+", f"{result}*"))
+        text += step.removeprefix(result) if goes_on else f",{step}"
+    return text
 
 
 def _words(count: int) -> list[str]:

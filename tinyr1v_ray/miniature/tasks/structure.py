@@ -77,7 +77,7 @@ def _ask_two(series: _Series, rng: np.random.Generator) -> _Asked:
     return _Asked(question, str(high + low), 2, step, f"So {step}.")
 
 
-KINDS = ((_ask_value, 0.4), (_ask_extreme, 0.25), (_ask_two, 0.35))
+KINDS = ((_ask_value, 0.5), (_ask_extreme, 0.25), (_ask_two, 0.25))
 """Kinds of question and their shares."""
 
 
@@ -129,7 +129,7 @@ def structure_item(pool: Pool, rng: np.random.Generator) -> Item:
     is_chart = rng.random() < 0.5
     kind = KINDS[int(rng.choice(len(KINDS), p=[share for _, share in KINDS]))][0]
     while True:
-        part = draw_slice(pool, rng, num_columns=1 if is_chart else 3, max_rows=5 if is_chart else 4)
+        part = draw_slice(pool, rng, num_columns=1 if is_chart else 2, max_rows=5 if is_chart else 4)
         column = int(rng.integers(len(part.column_labels)))
         values = tuple(row[column] for row in part.values)
         if len(set(values)) == len(values):
