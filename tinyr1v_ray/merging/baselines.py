@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,12 +91,21 @@ class BlockMerger:
 
 def elect_and_average(block_KN: Tensor, thresholds_K: Sequence[float]) -> Tensor:
     """TIES after trimming: the sign with the larger mass wins; the mean of the surviving entries that have it."""
-    limits = torch.tensor(thresholds_K, dtype=block_KN.dtype)[:, None]
-    trimmed = torch.where(block_KN.abs() >= limits, block_KN, torch.zeros_like(block_KN))
-    sign = trimmed.sum(0).sign()
-    agrees = (trimmed * sign) > 0
-    count = agrees.sum(0).clamp_(min=1)
-    return (trimmed * agrees).sum(0).div_(count)
+    # hardshrink keeps what is strictly above its limit, so the limit is the float just below the threshold
+    rows = [
+        torch.nn.functional.hardshrink(row, float(np.nextafter(np.float32(threshold), np.float32(0))))
+        for row, threshold in zip(block_KN, thresholds_K, strict=True)
+    ]
+    elected = rows[0].clone()
+    for row in rows[1:]:
+        elected.add_(row)
+    result, count = torch.zeros_like(elected), torch.zeros_like(elected)
+    product = torch.empty_like(elected)
+    for row in rows:
+        agrees = torch.mul(row, elected.sign(), out=product).gt_(0)
+        count.add_(agrees)
+        result.addcmul_(row, agrees)
+    return result.div_(count.clamp_(min=1))
 
 
 def magnitudes_at_density(blocks: Blocks, density: float) -> list[float]:
@@ -107,18 +117,20 @@ def magnitudes_at_density(blocks: Blocks, density: float) -> list[float]:
     upper: list[Tensor] = []
     numel = 0
     for block in blocks():
-        bits = block.view(torch.int32) & _MAGNITUDE
         numel += block.shape[1]
-        counts = [torch.bincount(row >> _LOW_BITS, minlength=1 << 15) for row in bits]
+        counts = [
+            torch.bincount((row.view(torch.int32) & _MAGNITUDE).bitwise_right_shift_(_LOW_BITS), minlength=1 << 15)
+            for row in block
+        ]
         upper = [a + b for a, b in zip(upper, counts, strict=True)] if upper else counts
     keep = max(1, int(density * numel))
     found = [_bin_of(counts, keep) for counts in upper]
     lower = [torch.zeros(1 << _LOW_BITS, dtype=torch.int64) for _ in found]
     for block in blocks():
-        bits = block.view(torch.int32) & _MAGNITUDE
-        for row, (chosen, _), counts in zip(bits, found, lower, strict=True):
-            inside = row[(row >> _LOW_BITS) == chosen] & ((1 << _LOW_BITS) - 1)
-            counts += torch.bincount(inside, minlength=1 << _LOW_BITS)
+        for row, (chosen, _), counts in zip(block, found, lower, strict=True):
+            # inside the bin the upper bits cancel; everything else becomes at least 2^16 and is counted apart
+            inside = (row.view(torch.int32) & _MAGNITUDE).bitwise_xor_(chosen << _LOW_BITS).clamp_(max=1 << _LOW_BITS)
+            counts += torch.bincount(inside, minlength=(1 << _LOW_BITS) + 1)[:-1]
     result = []
     for (chosen, left), counts in zip(found, lower, strict=True):
         low, _ = _bin_of(counts, left)

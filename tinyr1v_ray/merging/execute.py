@@ -51,7 +51,7 @@ def execute_task(plan: MergePlan, index: int, folder: Path) -> list[TensorRecord
             records += _execute_solved(plan, task, source, solved, folder)
         if streamed:
             outputs = [_stream_output(plan, task, source, treatment, place, folder) for treatment, place in streamed]
-            records += _emit(source.blocks(), outputs)
+            records += _emit(source, source.blocks(), outputs)
     seconds = time.perf_counter() - started
     by_recipe = {record.recipe: record.with_seconds(seconds / len(records)) for record in records}
     return [by_recipe[treatment.recipe] for treatment in task.treatments]
@@ -76,7 +76,7 @@ def _execute_solved(
         flat = layer.task_vector.reshape(-1).to("cpu", torch.float32)
         output = _Output(plan, task, treatment, place, folder)
         output.solution(flat, layer, present)
-        records += _emit(_from_memory(source, base, vectors, present), [output])
+        records += _emit(source, _from_memory(source, base, vectors, present), [output])
     return records
 
 
@@ -142,7 +142,9 @@ class _Output:
         return to_output(base + delta, DTYPES[self.place.dtype], seed)
 
 
-def _emit(blocks: Iterator[tuple[int, int, Tensor]], outputs: list[_Output]) -> list[TensorRecord]:
+def _emit(
+    source: TensorSource, blocks: Iterator[tuple[int, int, Tensor]], outputs: list[_Output]
+) -> list[TensorRecord]:
     """Write every output block by block; hashes and statistics are taken while a block is in the cache."""
     with ExitStack() as stack:
         files = [stack.enter_context((o.folder / o.place.shard).open("r+b")).fileno() for o in outputs]
@@ -154,6 +156,8 @@ def _emit(blocks: Iterator[tuple[int, int, Tensor]], outputs: list[_Output]) -> 
                 stored = output.stored(number, block[0], delta)
                 digest.update(write_at(file, output.place.offset + begin * stored.itemsize, stored))
                 table.add(block, delta, stored.float() - block[0])
+                if not table.finite_inputs:
+                    source.require_finite(block)
     records = []
     for output, digest, table in zip(outputs, hashes, tables, strict=True):
         if not table.finite:

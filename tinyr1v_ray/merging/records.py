@@ -16,32 +16,36 @@ from tinyr1v_ray.merging.sanity import closeness
 
 
 class DeltaTable:
-    """Inner products of W_0, tau_1 .. tau_K, m and the stored delta, summed over blocks in float64: [K + 3, K + 3]."""
+    """Inner products, summed over blocks in float64: among W_0, tau_1 .. tau_K, and among m and the stored delta.
+
+    A table [K + 3, K + 3] in that order; the products between the two groups are not taken and stay 0.
+    """
 
     def __init__(self) -> None:
-        self._products: Tensor | None = None
+        self.products: list[list[float]] = []
+        """Empty where nothing was added."""
 
     def add(self, block: Tensor, delta: Tensor, stored_delta: Tensor) -> None:
         """`block` is [1 + K, n]; the others are [n]."""
         rows = [*block, delta, stored_delta]
         size = len(rows)
-        if self._products is None:
-            self._products = torch.zeros(size, size, dtype=torch.float64)
+        if not self.products:
+            self.products = [[0.0] * size for _ in rows]
         for i, first in enumerate(rows):
-            for j in range(i + 1):
-                value = float(torch.dot(first, rows[j]))
-                self._products[i, j] += value
+            for j in range(0 if i < size - 2 else size - 2, i + 1):
+                value = torch.dot(first, rows[j]).item()
+                self.products[i][j] += value
                 if i != j:
-                    self._products[j, i] += value
+                    self.products[j][i] += value
 
     @property
     def finite(self) -> bool:
-        return self._products is None or bool(torch.isfinite(self._products).all())
+        return all(math.isfinite(value) for row in self.products for value in row)
 
     @property
-    def products(self) -> list[list[float]] | None:
-        """The table; None where nothing was added."""
-        return None if self._products is None else self._products.tolist()
+    def finite_inputs(self) -> bool:
+        """Whether W_0 and every task vector are."""
+        return all(math.isfinite(self.products[i][i]) for i in range(len(self.products) - 2))
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def make_record(
         treatment.action, treatment.rule, treatment.reason, sha256, None if layer is None else layer.form,
     )  # fmt: skip
     products = table.products
-    if products is None:
+    if not products:
         return record
     num = len(task.experts)
     record = _with_geometry(record, products, num)

@@ -72,14 +72,12 @@ class TensorSource:
                     block[1 + index] = weight.double() - base.double()
                 else:
                     torch.sub(weight.float(), block[0], out=block[1 + index])
-        # one sum finds NaN and Inf; only then is the culprit looked for
-        if not torch.isfinite(block.sum()):
-            self._name_culprit(block)
 
     def _read(self, ref: TensorRef, begin: int, end: int) -> Tensor:
         return read_rows(self._descriptors[ref.path], ref, begin, end)
 
-    def _name_culprit(self, block: Tensor) -> None:
+    def require_finite(self, block: Tensor) -> None:
+        """Raise MergeError that names the owner of a NaN or Inf in a block."""
         for index, values in enumerate(block):
             if not bool(torch.isfinite(values).all()):
                 ref = self._task.base if index == 0 else self._task.experts[index - 1]
@@ -97,6 +95,8 @@ class TensorSource:
         stack = torch.empty(len(stored), self._task.base.numel, dtype=dtype)
         for _, begin, block in self.blocks():
             end = begin + block.shape[1]
+            if not torch.isfinite(block.sum()):  # one sum finds any; only then is the culprit looked for
+                self.require_finite(block)
             base[begin:end] = block[0]
             for position, index in enumerate(stored):
                 stack[position, begin:end] = block[1 + index]
