@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tinyr1v_ray.cli import merge
+from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.config.merge import WUDI, AmmConfig, RecipeConfig
 from tinyr1v_ray.errors import TinyR1VError
 
@@ -355,3 +356,11 @@ def test_what_wudi_leaves_open_is_wudi_s_and_can_be_read_back() -> None:
     assert recipe.amm == WUDI.model_copy(update={"steps": 7})
     assert RecipeConfig.model_validate(recipe.model_dump(mode="json")) == recipe
     assert AmmConfig(dtype=torch.float64).dtype == "float64"
+
+
+def test_the_command_line_prints_one_line(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["merge", "--base", str(case.base), "--expert", str(case.experts[0]), "--output", str(case.output)]
+    assert main([*arguments, "--method", "magic"]) == 2
+    captured = capsys.readouterr()
+    assert len(captured.err.splitlines()) == 1 and "magic" in captured.err
+    assert not captured.out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -105,20 +106,27 @@ def run_merge_job(prepared: PreparedMerge, listener: Listener | None = None) -> 
 
 
 def _connect(job: JobConfig, resources: MergeResources, plan: MergePlan) -> bool:
-    """Connect unless this process already is; whether the connection is ours to close."""
+    """Connect unless this process already is; whether the connection is ours to close.
+
+    Inside a Ray job (RAY_ADDRESS) the job's cluster is used.
+    """
     if ray.is_initialized():
         return False
-    if job.ray_address is not None:
-        ray.init(address=job.ray_address, log_to_driver=False, logging_level="ERROR")
-        return True
-    cpus = max(os.cpu_count() or 1, resources.num_workers * plan.threads_per_task)
-    ray.init(
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        object_store_memory=_OBJECT_STORE_BYTES,
-    )
+    address = job.ray_address or os.environ.get("RAY_ADDRESS")
+    own: dict[str, Any] = {
+        "num_cpus": max(os.cpu_count() or 1, resources.num_workers * plan.threads_per_task),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+    }
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **({} if address else own))
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PlacementError(
+            f"Ray cluster {address or 'on this machine'} is not available: {reason}; job.ray_address names a running "
+            "cluster (one with token authentication needs RAY_AUTH_MODE=token and its token here too) or is not set; "
+            "correct it"
+        ) from error
     return True
 
 
