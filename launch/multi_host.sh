@@ -24,6 +24,7 @@ RAY_TMP=${RAY_TMP:-/tmp/ray-tinyr1v-$HEAD_PORT}
 export RAY_AUTH_MODE=${RAY_AUTH_MODE:-token}
 export RAY_ADDRESS=$HEAD_ADDRESS:$HEAD_PORT
 
+log=$RAY_TMP.$NODE_RANK.log
 ray_pid=
 command_pid=
 
@@ -62,7 +63,7 @@ PYTHON
 }
 
 start_ray() { # OPTIONS: in the background, quiet; what it said is shown when it ends too early
-    env -u RAY_ADDRESS ray start --block --disable-usage-stats "$@" >"$RAY_TMP.log" 2>&1 &
+    env -u RAY_ADDRESS ray start --block --disable-usage-stats "$@" >"$log" 2>&1 &
     ray_pid=$!
 }
 
@@ -70,11 +71,11 @@ wait_for_nodes() {
     local deadline=$((SECONDS + WAIT_S)) seen=0
     until seen=$(count_nodes) && ((seen >= NUM_NODES)); do
         if ! kill -0 "$ray_pid" 2>/dev/null; then
-            say "ray start ended: $(tail -n 5 "$RAY_TMP.log")"
+            say "ray start ended: $(tail -n 5 "$log")"
             exit 1
         fi
         if ((SECONDS >= deadline)); then
-            say "${seen:-0} of $NUM_NODES hosts joined within $WAIT_S s; see $RAY_TMP.log on the others"
+            say "${seen:-0} of $NUM_NODES hosts joined within $WAIT_S s; see $log on the others"
             exit 1
         fi
         sleep 1
@@ -97,9 +98,9 @@ else
         start_ray --address "$RAY_ADDRESS"
         wait "$ray_pid" || true
         ray_pid=
-        if grep -q 'Ray runtime started' "$RAY_TMP.log"; then exit 0; fi # it had joined, and the head has gone
+        if grep -q 'Ray runtime started' "$log"; then exit 0; fi # it had joined, and the head has gone
         if ((SECONDS >= deadline)); then
-            say "$RAY_ADDRESS did not let this host join within $WAIT_S s: $(tail -n 5 "$RAY_TMP.log")"
+            say "$RAY_ADDRESS did not let this host join within $WAIT_S s: $(tail -n 5 "$log")"
             exit 1
         fi
         sleep 2

@@ -89,7 +89,8 @@ def no_ray_is_left(environment: dict[str, str]) -> bool:
 def _slurm_jobs_logs() -> Iterator[None]:
     """The Slurm script's own folder for Ray is under /tmp; its log goes with the test."""
     yield
-    Path("/tmp/ray-1234567.log").unlink(missing_ok=True)
+    for log in Path("/tmp").glob("ray-1234567.*.log"):
+        log.unlink()
 
 
 @pytest.mark.parametrize("status", [0, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 OUTPUT_KEYS = {"train": "run.folder", "merge": "output", "evaluate": "run.folder", "run": "run.folder"}
 """Sub-commands that can be submitted, and the setting that says where they write."""
+
+_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -146,6 +149,11 @@ def _environment(pairs: Sequence[str]) -> dict[str, str]:
         name, separator, value = pair.partition("=")
         if not separator or not name.isidentifier():
             raise ConfigError(f"--env {pair!r} is not NAME=VALUE; it sets a variable of the job; correct it")
+        if _SECRET.search(name):
+            raise ConfigError(
+                f"--env {name} looks like a secret; a job's environment can be read by whoever sees the cluster's "
+                "dashboard; give secrets to the cluster's nodes, such as by a Kubernetes Secret"
+            )
         environment[name] = value
     return environment
 

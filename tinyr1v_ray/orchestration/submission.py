@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import secrets
 import shlex
 import socket
@@ -33,7 +32,6 @@ _OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Variables that Ray's client obeys before the address it is given."""
 _NARRATING = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
 """Loggers of Ray's client that report each upload and each closed connection."""
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -84,16 +82,6 @@ class JobState:
         return None if self.started_s is None else (self.ended_s or time.time()) - self.started_s
 
 
-def check_environment(environment: Mapping[str, str]) -> None:
-    """Raise ConfigError for a name that looks like a secret: whoever sees the dashboard reads a job's environment."""
-    for name in environment:
-        if _SECRET.search(name):
-            raise ConfigError(
-                f"--env {name} looks like a secret; a job's environment can be read by whoever sees the cluster's "
-                "dashboard; give secrets to the cluster's nodes, such as by a Kubernetes Secret"
-            )
-
-
 def check_address(address: str) -> str:
     """The address without a closing slash; raises ConfigError unless it is http(s)://HOST:PORT.
 
@@ -129,7 +117,6 @@ class JobCluster:
 
     def submit(self, request: JobRequest) -> str:
         """Start a job; returns its id."""
-        check_environment(request.environment)
         job_id = f"tinyr1v-{request.command[0]}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         with tempfile.TemporaryDirectory() as folder, self._asking():
             runtime_env: dict[str, Any] = {"env_vars": {"TOKENIZERS_PARALLELISM": "false", **request.environment}}
