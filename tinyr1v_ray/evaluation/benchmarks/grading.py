@@ -17,7 +17,7 @@ from tinyr1v_ray.evaluation.benchmarks.judge import JudgeClient, JudgeReply, jud
 from tinyr1v_ray.evaluation.benchmarks.metrics import METRICS
 from tinyr1v_ray.evaluation.benchmarks.registry import TEN_BENCHMARKS
 from tinyr1v_ray.evaluation.benchmarks.stored import StoredAnswer, StoredItem
-from tinyr1v_ray.rewards.extract import extract_answer
+from tinyr1v_ray.rewards.extract import after_reasoning, extract_answer
 from tinyr1v_ray.rewards.isolation import ScoringProcess
 from tinyr1v_ray.types import Score
 
@@ -38,11 +38,10 @@ def score_in_child(text: str, answer: str, question: str, domain: str) -> Mappin
 class Grader:
     """Grades the answers of one benchmark after another. Use as a context manager: it owns a process.
 
-    Without a judge, only the replies that are stored already count.
+    `num_parallel` questions are asked of a judge at once; rules may take `item_timeout_s` for an answer.
     """
 
-    def __init__(self, judge: JudgeClient | None = None, num_parallel: int = 8, item_timeout_s: float = 10.0) -> None:
-        self._judge = judge
+    def __init__(self, num_parallel: int = 8, item_timeout_s: float = 10.0) -> None:
         self._threads = ThreadPoolExecutor(num_parallel)
         function = f"{__name__}:{score_in_child.__name__}"
         self._process = ScoringProcess(
@@ -61,47 +60,42 @@ class Grader:
         benchmark: Benchmark,
         items: Sequence[StoredItem],
         answers: Sequence[StoredAnswer],
+        judge: JudgeClient | None = None,
         on_done: Callable[[int], None] = lambda num_done: None,
     ) -> list[StoredAnswer]:
         """The answers with their grades, in the order given.
 
-        A judge is asked only where the rules are not sure and no reply of a judge is stored yet.
+        A judge is asked only where the rules are not sure and no reply of a judge is stored yet; without a judge the
+        stored replies count.
         """
         by_index = {stored.item.index: stored for stored in items}
         graded: list[StoredAnswer] = []
         for start in range(0, len(answers), _ANSWERS_AT_ONCE):
             chunk = answers[start : start + _ANSWERS_AT_ONCE]
-            graded += self._grade_chunk(benchmark, [(by_index[answer.prompt_id], answer) for answer in chunk])
+            graded += self._grade_chunk(benchmark, [(by_index[answer.prompt_id], answer) for answer in chunk], judge)
             on_done(len(chunk))
         return graded
 
-    def _grade_chunk(self, benchmark: Benchmark, rows: Sequence[_Row]) -> list[StoredAnswer]:
+    def _grade_chunk(self, benchmark: Benchmark, rows: Sequence[_Row], judge: JudgeClient | None) -> list[StoredAnswer]:
         scores = self._rules(benchmark, [(stored.item, answer.text) for stored, answer in rows])
         graded = [_graded(*row, score) for row, score in zip(rows, scores, strict=True)]
         unsure = [n for n, score in enumerate(scores) if not score.failure and not score.parts[_SURE]]
         if benchmark.judge == "none":
             return graded
-        replies = self._threads.map(lambda n: self._reply(benchmark, *rows[n]), unsure)
+        replies = self._threads.map(lambda n: _reply(benchmark, *rows[n], judge), unsure)
         for n, reply in zip(unsure, replies, strict=True):
             if reply is not None:
                 graded[n] = self._judged(benchmark, rows[n][0].item, graded[n], reply)
         return graded
 
     def _rules(self, benchmark: Benchmark, requests: Sequence[tuple[BenchmarkItem, str]]) -> list[Score]:
-        """Scores by the rules; answers to items that cannot be scored, and empty ones, are surely wrong."""
-        sent = [n for n, (item, text) in enumerate(requests) if text.strip() and not item.failure]
+        """Scores by the rules. Answers to items that cannot be scored, or without a conclusion, are surely wrong."""
+        sent = [n for n, (item, text) in enumerate(requests) if after_reasoning(text).strip() and not item.failure]
         messages = [[requests[n][1], _as_json(requests[n][0]), benchmark.grader, ""] for n in sent]
         scores = [Score(0.0, {_SURE: 1.0}) for _ in requests]
         for n, score in zip(sent, self._process.score_items(messages), strict=True):
             scores[n] = score
         return scores
-
-    def _reply(self, benchmark: Benchmark, stored: StoredItem, answer: StoredAnswer) -> JudgeReply | None:
-        if answer.judge_reply:
-            return JudgeReply(answer.judge_reply)
-        if self._judge is not None:
-            return self._judge.ask(judge_request(benchmark.judge, stored.item, stored.asked, answer.text))
-        return JudgeReply(failure=answer.judge_failure) if answer.judge_failure else None
 
     def _judged(
         self, benchmark: Benchmark, item: BenchmarkItem, answer: StoredAnswer, reply: JudgeReply
@@ -117,6 +111,16 @@ class Grader:
         if verdict is None:
             return replace(answer, judge_failure=f"unreadable verdict: {reply.text.strip()[:100]!r}")
         return replace(answer, judge_reply=reply.text, reward=float(verdict), correct=verdict)
+
+
+def _reply(
+    benchmark: Benchmark, stored: StoredItem, answer: StoredAnswer, judge: JudgeClient | None
+) -> JudgeReply | None:
+    if answer.judge_reply:
+        return JudgeReply(answer.judge_reply)
+    if judge is not None:
+        return judge.ask(judge_request(benchmark.judge, stored.item, stored.asked, answer.text))
+    return JudgeReply(failure=answer.judge_failure) if answer.judge_failure else None
 
 
 def _graded(stored: StoredItem, answer: StoredAnswer, score: Score) -> StoredAnswer:

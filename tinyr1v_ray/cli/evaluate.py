@@ -1,0 +1,135 @@
+"""`tinyr1v evaluate`: a model's answers to benchmarks, stored and scored."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from tinyr1v_ray.evaluation.benchmarks.figures import BenchmarkFigures
+    from tinyr1v_ray.orchestration.evaluation_job import EvaluationSummary
+
+TEN = "mathvista, mathvision, mathverse, wemath, chartqa, charxiv, ocrbench, ocr_reasoning, mme, mmstar"
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the sub-command."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="evaluate a model on the paper's ten benchmarks, your own, or the miniature",
+        description="Draw a model's answers with vLLM engines in Ray actors, store every one, and score them. Started "
+        "again, a killed evaluation goes on where it was.",
+        epilog=f"benchmarks: {TEN} (ten: all of them), miniature:math, miniature:structure, miniature:ocr. "
+        "example: tinyr1v evaluate --model runs/merged --benchmarks mathvista,mme --data ~/LMUData",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file, see configs/evaluate_*.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as engine.num_gpus=1")
+    parser.add_argument("--model", metavar="DIR", help="model folder or hub name, or 'miniature'")
+    parser.add_argument("--benchmarks", metavar="NAME[,NAME]", help="what to evaluate on")
+    parser.add_argument("--data", metavar="DIR", help="folder with the TSV files made for VLMEvalKit")
+    parser.add_argument("--output", metavar="DIR", help="folder of answers and scores (default: runs/evaluate-MODEL)")
+    parser.add_argument("--samples", type=int, metavar="K", help="answers to each item; above 1 the accuracy is avg@K")
+    parser.add_argument("--temperature", type=float, metavar="T", help="0 (default) is greedy")
+    parser.add_argument("--max-tokens", type=int, metavar="N", help="longest answer (default: 2048)")
+    parser.add_argument("--limit", type=int, metavar="N", help="about N items of each benchmark, evenly spaced")
+    parser.add_argument("--judge-url", metavar="URL", help="OpenAI-compatible API of an LLM judge (default: none)")
+    parser.add_argument("--judge-model", metavar="NAME", help="the judge's model")
+    parser.add_argument("--rescore", type=Path, metavar="DIR", help="score the stored answers of DIR again; no model")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate or score again, and print the figures."""
+    from tinyr1v_ray.config.base import parse_settings, read_yaml
+    from tinyr1v_ray.config.evaluate import EvaluateConfig
+    from tinyr1v_ray.errors import ConfigError
+
+    tree = _with_flags(read_yaml(options.config) if options.config else {}, options)
+    if options.rescore is not None:
+        overrides = [f"judge.{key}={value}" for key, value in tree.pop("judge", {}).items()] + options.overrides
+        if tree or not all(override.startswith(("judge.", "progress=")) for override in overrides):
+            raise ConfigError(
+                "--rescore comes with other settings; stored answers are scored as they are, with a judge if one is "
+                "named; remove the others"
+            )
+        from tinyr1v_ray.orchestration.evaluation_job import run_rescoring
+
+        summary = run_rescoring(options.rescore, overrides)
+    else:
+        config = parse_settings(EvaluateConfig, tree, options.overrides)
+
+        from tinyr1v_ray.orchestration.evaluation_job import run_evaluation
+
+        summary = run_evaluation(config)
+    print("\n".join(_say(summary)))
+    return 0
+
+
+def _with_flags(tree: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The file's mapping with what the flags say put over it."""
+    flags = {
+        ("model", "path"): options.model,
+        ("benchmarks",): options.benchmarks
+        and [name.strip() for name in options.benchmarks.split(",") if name.strip()],
+        ("data",): options.data,
+        ("output",): options.output,
+        ("num_items",): options.limit,
+        ("sampling", "num_samples"): options.samples,
+        ("sampling", "temperature"): options.temperature,
+        ("sampling", "max_tokens"): options.max_tokens,
+        ("judge", "url"): options.judge_url,
+        ("judge", "model"): options.judge_model,
+    }
+    for keys, value in flags.items():
+        if value is None:
+            continue
+        section = tree
+        for key in keys[:-1]:
+            section = section.setdefault(key, {})
+        section[keys[-1]] = value
+    return tree
+
+
+def _say(summary: EvaluationSummary) -> list[str]:
+    head = f"{'benchmark':<20} {'items':>6} {'score':>6} {'accuracy (95 %)':>21} {'tokens':>7} {'per right':>9} "
+    lines = [head + f"{'tokens/s':>8} {'p50 s':>6} {'p95 s':>6}"]
+    lines += [_row(figures) for figures in summary.figures]
+    for figures in summary.figures:
+        lines += _remarks(figures)
+    if len(summary.figures) > 1:
+        of = "the paper's ten" if summary.average["is_papers"] else f"{len(summary.figures)} (not the paper's ten)"
+        lines.append(f"average of {of}: {summary.average['score']:.1f} (mme as its sum over 28)")
+    return [*lines, f"answers and scores: {summary.folder}"]
+
+
+def _row(figures: BenchmarkFigures) -> str:
+    accuracy, speed = (100 * value for value in figures.accuracy), figures.speed
+    value, low, high = accuracy
+    tokens = None if speed.tokens_per_answer is None else speed.tokens_per_answer.value
+    numbers = [
+        (tokens, 7, 1),
+        (speed.tokens_per_correct, 9, 1),
+        (speed.tokens_per_s, 8, 0),
+        (speed.latency_p50_s, 6, 2),
+        (speed.latency_p95_s, 6, 2),
+    ]
+    shown = " ".join(
+        f"{'-' if number is None else f'{number:.{digits}f}':>{width}}" for number, width, digits in numbers
+    )
+    interval = f"{value:.1f} ({low:.1f} to {high:.1f})"
+    return f"{figures.name:<20} {figures.counts.items:>6} {figures.score:>6.1f} {interval:>21} {shown}"
+
+
+def _remarks(figures: BenchmarkFigures) -> list[str]:
+    """What a reader must know of the figures: what could not be scored, and by which name the judge's part went."""
+    counts, lines = figures.counts, []
+    if counts.empty or counts.truncated:
+        lines.append(f"{figures.name}: {counts.empty} empty answers, {counts.truncated} cut off at the longest length")
+    if counts.judged or counts.judge_failed:
+        lines.append(f"{figures.name}: {counts.judged} answers judged, the judge failed on {counts.judge_failed}")
+    for reason, of in counts.by_reason.items():
+        lines.append(f"{figures.name}: {of['items']} items wrong because: {reason} (first: {of['first']})")
+    return lines
