@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="bench_merge_"))
     try:
-        base, experts = write_models(folder, num_layers=4 if options.small else 24)
+        base, experts = write_models(folder, num_layers=3 if options.small else 13)
         total = sum((m / "model.safetensors").stat().st_size for m in (base, *experts))
         bare_s = min(bare(base, experts, folder / "bare") for _ in range(3))
         print(f"inputs {total / 1e9:.2f} GB; bare reading of all and writing of one: {bare_s:.2f} s", flush=True)

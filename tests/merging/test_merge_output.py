@@ -438,3 +438,13 @@ def test_only_lora_experts_leave_the_rest_copied(tied_base: Path, merge_here: Me
     assert found["model.layers.0.mlp.up_proj.weight"]["action"] == "copied"
     assert found["model.layers.0.self_attn.q_proj.weight"]["form"] == "thin"
     assert math.isclose(found["model.layers.0.self_attn.q_proj.weight"]["retention_cosine"], 1, rel_tol=1e-4)
+
+
+def test_only_what_is_true_of_the_merged_model_is_copied(tied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
+    donor = write_expert(tied_base, tmp_path / "donor", seed=1)
+    for name in ("vocab.json", "merges.txt", "preprocessor_config.json", "trainer_state.json", "scores.json"):
+        (donor / name).write_text("{}")
+    merge_here(experts=[str(donor)], donor="0", recipe={"method": "average"})
+    found = {path.name for path in (tmp_path / "merged").iterdir()}
+    assert {"vocab.json", "merges.txt", "preprocessor_config.json", "tokenizer.json", "config.json"} <= found
+    assert not {"trainer_state.json", "scores.json"} & found

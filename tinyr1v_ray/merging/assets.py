@@ -17,7 +17,12 @@ from tinyr1v_ray.merging.accounting import Expert
 from tinyr1v_ray.merging.checkpoint_folder import CheckpointFolder, read_json
 
 _SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
-_NOT_ASSETS = ("config.json", "generation_config.json", "merge.json", "trainer_state.json", "adapter_config.json")
+_STEMS = (
+    "tokenizer", "preprocessor_config", "processor_config", "video_preprocessor_config", "image_processor",
+    "feature_extractor", "chat_template", "special_tokens_map", "added_tokens", "vocab", "merges", "spiece",
+    "sentencepiece", "qwen",
+)  # fmt: skip
+"""What else lies in a model folder (training logs, the donor's own scores) would be untrue of the merged model."""
 _ARCHITECTURE_KEYS = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "num_heads", "head_dim", "rms_norm_eps", "hidden_act", "patch_size", "spatial_merge_size", "temporal_patch_size",
@@ -149,8 +154,7 @@ def write_assets(donor: Path, others: Sequence[Path], target: Path, output_dtype
     """Copy the donor's files into `target`; returns the names written."""
     written = []
     for source in sorted(donor.iterdir()):
-        is_asset = source.suffix in _SUFFIXES and source.name not in _NOT_ASSETS and ".index." not in source.name
-        if source.is_file() and is_asset:
+        if source.is_file() and source.suffix in _SUFFIXES and source.name.startswith(_STEMS):
             (target / source.name).write_bytes(source.read_bytes())
             written.append(source.name)
     config = _with_dtype(read_json(donor / "config.json"), output_dtype)
