@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,27 +58,22 @@ class _Pending:
 def run_evaluation(config: EvaluateConfig) -> EvaluationSummary:
     """Draw what answers are missing, grade all, write the figures. Raises the errors of `tinyr1v_ray.errors`.
 
-    A killed evaluation goes on where it was when it is started again. No folder is made before the inputs are found
-    fit.
+    Started again, a killed evaluation goes on where it was; where no answer is missing, no cluster is started. No
+    folder is made before model and benchmarks are found fit.
     """
     benchmarks, output = named_benchmarks(config), output_folder(config)
     judge = _judge(config)  # refused now, not after the answers
-    engine_config = _engine_config(config)
-    placement = Placement(plan_placement(engine_config).rollout, (), ())
-    with (
-        EvaluationProgress(quiet=not config.progress) as progress,
-        ThreadPoolExecutor(max_workers=1) as reader,
-    ):
-        progress.line("starting Ray, reading model and benchmarks")
-        reading = reader.submit(load_evaluation, config, benchmarks, output)
-        with connected(config.cluster):
-            inputs = reading.result()
-            check_fits(placement, *resources())
-            open_output(config, inputs.model_folder, benchmarks, output)
-            with ExitStack() as stack:
-                pending, journals = _open_journals(stack, inputs, output, config.sampling.num_samples)
-                if pending:
-                    asyncio.run(_answer(config, engine_config, placement, inputs, pending, journals, progress))
+    with EvaluationProgress(quiet=not config.progress) as progress:
+        progress.line("reading model and benchmarks")
+        inputs = load_evaluation(config, benchmarks, output)
+        open_output(config, inputs.model_folder, benchmarks, output)
+        with ExitStack() as stack:
+            pending, journals = _open_journals(stack, inputs, output, config.sampling.num_samples)
+            if pending:
+                progress.line("starting Ray")
+                stack.enter_context(connected(config.cluster))
+                check_fits(plan_engines(config), *resources())
+                asyncio.run(_answer(config, inputs, pending, journals, progress))
         return _score(recorded_config(output), output, judge, progress)
 
 
@@ -89,6 +83,11 @@ def run_rescoring(folder: Path, overrides: Sequence[str] = ()) -> EvaluationSumm
     config = recorded_config(output, overrides)
     with EvaluationProgress(quiet=not config.progress) as progress:
         return _score(config, output, _judge(config), progress)
+
+
+def plan_engines(config: EvaluateConfig) -> Placement:
+    """The engines of an evaluation; there are no other actors."""
+    return Placement(plan_placement(_engine_config(config)).rollout, (), ())
 
 
 def _judge(config: EvaluateConfig) -> JudgeClient | None:
@@ -142,15 +141,14 @@ def _open_journals(
 
 async def _answer(
     config: EvaluateConfig,
-    engine_config: TrainConfig,
-    placement: Placement,
     inputs: EvaluationInputs,
     pending: Sequence[_Pending],
     journals: dict[str, JsonLines],
     progress: EvaluationProgress,
 ) -> None:
     """Draw and store the missing answers."""
-    pool = RolloutPool(placement.rollout, engine_config, inputs.model_folder, inputs.max_images, inputs.stop_ids)
+    engines = plan_engines(config).rollout
+    pool = RolloutPool(engines, _engine_config(config), inputs.model_folder, inputs.max_images, inputs.stop_ids)
     try:
         progress.line("starting vLLM (an engine's first answer takes longer)")
         start = time.monotonic()

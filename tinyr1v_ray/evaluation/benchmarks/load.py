@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem
 from tinyr1v_ray.evaluation.tsv import decode_image, image_cells, is_reference, read_tsv
 
 EMPTY_KEY = "answer key is empty"
+_MEMORY_ADDRESS = re.compile(r" <[^<>]* at 0x[0-9a-f]+>")  # Pillow's way of naming bytes; reasons are counted by text
 _IMAGE_COLUMNS = ("image", "image_path")
 _MAX_COLUMN_CHARACTERS = 1_000_000
 """Cells of further columns that are longer are left out: pictures under other names."""
@@ -74,7 +76,7 @@ class _RowImages:
                 contents = [self._read(part) for part in image_cells(row.get("image_path", ""))]
             facts = self._store(contents)
         except DataError as error:
-            return _failed(item, str(error).partition(";")[0])
+            return _failed(item, _MEMORY_ADDRESS.sub("", str(error).partition(";")[0]))
         self._own[item.index] = facts
         return replace(item, images=facts)
 
