@@ -73,6 +73,10 @@ class LearnerError(TinyR1VError, RuntimeError):
     """A learner rank failed."""
 
 
+class LearnerDiedError(LearnerError):
+    """A learner rank is gone or hangs; the group can start again from a checkpoint."""
+
+
 class WeightSyncError(TinyR1VError, RuntimeError):
     """Engine and learner do not hold the same weights."""
 

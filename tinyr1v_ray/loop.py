@@ -29,7 +29,7 @@ async def train(system: System, config: LoopConfig, clock: PhaseClock) -> None:
             with clock("publish"):
                 await system.weights.publish(update.version)
             window.release(len(groups))  # only now may a new prompt start
-            system.metrics.log(step, update, groups, advantages_PG, clock.lap())
+            system.metrics.log(step, update, groups, advantages_PG, num_rejected, clock.lap())
             with clock("checkpoint"):  # after the log, so that what a checkpoint counts as consumed is on record
                 await system.checkpoints.after_step(step, cursor)
         producer.cancel()

@@ -62,9 +62,10 @@ class MetricSink(Protocol):
         update: LearnerUpdate,
         groups: Sequence[ScoredGroup],
         advantages_PG: Sequence[np.ndarray],
+        num_rejected: int,
         seconds: Mapping[str, float],
     ) -> None:
-        """Record a finished step, the groups it trained on, and its seconds by phase."""
+        """Record a finished step, the groups it trained on, how many were turned away, and its seconds by phase."""
 
 
 @dataclass(frozen=True)

@@ -115,12 +115,17 @@ def scored(*rewards_G, failure=""):
     return ScoredGroup(RolloutGroup(Prompt("a", "math", "?", "1", (1,)), (answer,) * len(scores)), tuple(scores))
 
 
+def test_dynamic_sampling_does_not_hide_a_broken_scorer():
+    accept = DynamicSampling(num_prompts_per_step=1, max_replaced_share=1.0)
+    assert accept(scored(0.0, 1.0, 1.0, failure="timed out"))
+
+
 def test_dynamic_sampling_turns_away_groups_without_signal_and_counts_by_step():
     accept = DynamicSampling(num_prompts_per_step=2, max_replaced_share=1.0)
     flat, mixed = scored(1.0, 1.0), scored(1.0, 0.0)
     for _ in range(3):  # each step may replace two
         assert [accept(group) for group in (flat, mixed, flat, mixed)] == [False, True, False, True]
-    assert not accept(scored(0.0, 1.0, 1.0, failure="timed out"))  # the one that differs was not scored
+    assert not accept(flat)
     assert not accept(flat)
     with pytest.raises(RolloutError, match="3 groups without signal in one step of 2"):
         accept(flat)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tinyr1v_ray.config.base import Settings, known_keys, load_settings, parse_settings, read_yaml, write_settings
+from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError
@@ -26,8 +27,8 @@ def test_every_shipped_config_parses():
     paths = sorted(CONFIGS.rglob("*.yaml"))
     assert paths
     for path in paths:
-        schema = TrainConfig if "run" in read_yaml(path) else MergeConfig
-        assert load_settings(schema, path), path
+        schemas = {"merge": MergeConfig, "evaluate": EvaluateConfig}
+        assert load_settings(schemas.get(path.name.partition("_")[0], TrainConfig), path), path
 
 
 def test_overrides_are_applied_in_order_and_typed():

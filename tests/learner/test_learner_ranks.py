@@ -234,7 +234,7 @@ def test_an_export_loads_and_gives_the_learners_logprobs(one_rank: Path, model_f
     assert all(np.array_equal(exported[key], expected[key]) for key in expected)
     processor = AutoProcessor.from_pretrained(folder)
     assert "<|im_start|>" in processor.chat_template
-    twin = cases.TorchTwin(folder, cases.make_config())
+    twin = cases.TorchTwin(folder, cases.make_config(rollout={"temperature": 1.0}))  # as an engine scores given tokens
     group = cases.make_minibatch(model_folder, 900).groups[2]
     with torch.no_grad():
         logprobs = twin.logprobs(twin.model, group.prompt, group.rows[0].completion.token_ids_T)

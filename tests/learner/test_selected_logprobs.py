@@ -61,7 +61,7 @@ def test_chunking_does_not_cost_accuracy_in_bfloat16() -> None:
 def test_a_frozen_weight_gets_no_gradient() -> None:
     head = nn.Linear(8, 20, bias=False).requires_grad_(False)
     hidden = torch.randn(5, 8, requires_grad=True)
-    logprobs = SelectedLogprobHead(head, 1.0, 2)(hidden, torch.zeros(5, dtype=torch.long))
+    logprobs = SelectedLogprobHead(head, 2)(hidden, torch.zeros(5, dtype=torch.long), 1.0)
     logprobs.sum().backward()
     assert hidden.grad is not None and head.weight.grad is None
 

@@ -22,7 +22,7 @@ def test_figures_by_hand(make):
     )
     advantages_PG = [np.array([1.0, -1.0]), np.zeros(2)]
     seconds = {"generate": 2.0, "learn": 1.0, "step": 4.0}
-    row = step_metrics(5, LearnerUpdate(5, {"kl": 0.25}), [first, second], advantages_PG, seconds).as_row()
+    row = step_metrics(5, LearnerUpdate(5, {"kl": 0.25}), [first, second], advantages_PG, 3, seconds).as_row()
     assert row == {
         "step": 5,
         "version": 5,
@@ -33,6 +33,7 @@ def test_figures_by_hand(make):
         "length_mean": 20.0,
         "truncated_share": 0.25,
         "no_signal_share": 0.5,
+        "num_rejected_groups": 3,
         "num_completions": 4,
         "num_aborted": 1,
         "num_unscored": 1,
@@ -47,12 +48,12 @@ def test_figures_by_hand(make):
 
 def test_on_policy_is_staleness_zero(make):
     groups, advantages_PG, update = make.step(7)
-    assert step_metrics(7, update, groups, advantages_PG, {"step": 1.0}).values["staleness_max"] == 0
+    assert step_metrics(7, update, groups, advantages_PG, 0, {"step": 1.0}).values["staleness_max"] == 0
 
 
 def test_nothing_usable_is_nan_and_not_zero(make):
     group = make.group("a", [make.completion(0), make.completion(0)], [Score(0.0), Score(0.0)])
-    values = step_metrics(1, LearnerUpdate(1, {}), [group], [np.zeros(2)], {"step": 0.0}).values
+    values = step_metrics(1, LearnerUpdate(1, {}), [group], [np.zeros(2)], 0, {"step": 0.0}).values
     assert all(math.isnan(values[name]) for name in ("reward_mean", "accuracy", "length_mean", "tokens_per_second"))
     assert values["num_completions"] == 2 and values["no_signal_share"] == 1.0
 
@@ -60,4 +61,4 @@ def test_nothing_usable_is_nan_and_not_zero(make):
 def test_a_learner_metric_cannot_hide_one_of_the_steps(make):
     groups, advantages_PG, _ = make.step(1)
     with pytest.raises(ValueError, match="accuracy"):
-        step_metrics(1, LearnerUpdate(1, {"accuracy": 1.0}), groups, advantages_PG, {"step": 1.0})
+        step_metrics(1, LearnerUpdate(1, {"accuracy": 1.0}), groups, advantages_PG, 0, {"step": 1.0})

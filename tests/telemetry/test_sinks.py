@@ -19,7 +19,7 @@ def read_rows(path):
 def record(recorder, make, steps):
     for step in steps:
         groups, advantages_PG, update = make.step(step)
-        recorder.log(step, update, groups, advantages_PG, {"learn": 0.5, "step": 2.0})
+        recorder.log(step, update, groups, advantages_PG, 0, {"learn": 0.5, "step": 2.0})
 
 
 def test_jsonl_rows(tmp_path, make):

@@ -57,6 +57,8 @@ def build_accept(settings: AlgorithmSettings, num_prompts_per_step: int) -> Call
 class DynamicSampling:
     """Accepts groups whose usable rewards are not all equal (DAPO, arXiv 2503.14476, eq. 11), in whole steps.
 
+    A group with a completion that could not be scored is accepted too: a broken scorer must be seen, not replaced.
+
     Called on the groups in the order of training. Raises RolloutError when more than `max_replaced_share` times
     `num_prompts_per_step` groups were turned away within one step, since the run would then sample for ever.
     """
@@ -69,7 +71,7 @@ class DynamicSampling:
 
     def __call__(self, group: ScoredGroup) -> bool:
         """Whether the group is trained on."""
-        if is_informative(group.rewards_G[group.usable_G]):
+        if is_informative(group.rewards_G[group.usable_G]) or not group.usable_G.all():
             self._num_accepted += 1
             if self._num_accepted == self._num_prompts:
                 self._num_accepted = self._num_replaced = 0

@@ -25,16 +25,14 @@ _NUM_HASH_THREADS = 4
 class RunState:
     """What a run needs to go on, besides the learner's own files.
 
-    `cursor` counts the groups consumed so far. `config_sha256` tells whether the settings are those of the run that
-    wrote it, `versions` which packages did (name to version).
+    `cursor` counts the groups consumed so far, `versions` tells which packages wrote it (name to version).
 
-    >>> RunState(40, 640, "ab12", {"torch": "2.13.0"}).cursor
+    >>> RunState(40, 640, {"torch": "2.13.0"}).cursor
     640
     """
 
     step: int
     cursor: int
-    config_sha256: str
     versions: Mapping[str, str]
 
 

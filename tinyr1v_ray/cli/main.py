@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="tinyr1v",
         description="Turn a small vision-language model into a concise reasoner: train specialists with LIPO, merge "
         "them with AMM. Distributed over Ray, with vLLM rollout engines and a DeepSpeed learner.",
-        epilog="exit codes: 0 done, 1 the run failed, 2 the input is at fault and nothing was started, 130 interrupted",
+        epilog="exit codes: 0 done, 1 the run failed, 2 the input is at fault, 130 interrupted",
     )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for sub_command in SUB_COMMANDS:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tinyr1v_ray.config.base import Settings
 
@@ -45,8 +45,15 @@ class DapoConfig(Settings):
     """Groups replaced in one step, as a multiple of the step's groups, before the run stops."""
 
 
+OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "dr_grpo": {"loss_average": "constant", "kl_coefficient": 0.0},
+    "dapo": {"kl_coefficient": 0.0},
+}
+"""What a method's paper fixes otherwise than the defaults: Dr. GRPO (arXiv 2503.20783), DAPO (arXiv 2503.14476)."""
+
+
 class AlgorithmSettings(Settings):
-    """Advantages and the policy loss."""
+    """Advantages and the policy loss. `name` brings the defaults of OWN_DEFAULTS; a given value replaces them."""
 
     name: Literal["lipo", "grpo", "dr_grpo", "dapo"] = "lipo"
     """How rewards and lengths become advantages."""
@@ -62,3 +69,10 @@ class AlgorithmSettings(Settings):
     """Cap of the truncated importance weight pi_learner/pi_rollout; 0 switches the correction off."""
     loss_average: Literal["token", "sequence", "constant"] = "token"
     """Denominator: the step's tokens, each row's own tokens then rows, or rows times `rollout.max_tokens`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_own_defaults(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {**OWN_DEFAULTS.get(str(given.get("name")), {}), **given}

@@ -151,12 +151,15 @@ class DeepSpeedLearner:
             pass
 
     def token_logprobs(self, prompt: Prompt, token_ids_T: np.ndarray) -> np.ndarray:
-        """Log-probs of these completion tokens under the current weights at the run's temperature, float32 [T]."""
+        """Log-probs of these tokens under the current weights, float32 [T].
+
+        At temperature 1, whatever the run samples at: so an engine scores tokens that it is given.
+        """
         ids_T = np.asarray(token_ids_T, np.int32)
         completion = Completion(ids_T, np.zeros(len(ids_T), np.float32), "", Finish.STOP, 0, 0)
         inputs = self._builder.lone_inputs(TrainGroup(prompt, (TrainRow(completion, 0.0),)))
         with torch.no_grad():
-            logprobs_T = self._engine.module(inputs)
+            logprobs_T = self._engine.module(inputs, temperature=1.0)
         return logprobs_T.float().cpu().numpy()
 
     def save(self, folder: Path) -> None:

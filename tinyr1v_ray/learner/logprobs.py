@@ -83,12 +83,13 @@ class SelectedLogprobHead(nn.Linear):
     per-module gathering (ZeRO 3) stay as they are for a plain linear layer.
     """
 
-    def __init__(self, head: nn.Linear, temperature: float, chunk_tokens: int) -> None:
+    def __init__(self, head: nn.Linear, chunk_tokens: int) -> None:
         super().__init__(head.in_features, head.out_features, bias=False, device="meta")
         self.weight = head.weight
-        self.temperature = temperature
         self.chunk_tokens = chunk_tokens
 
-    def forward(self, hidden_TH: Tensor, targets_T: Tensor) -> Tensor:  # type: ignore[override]
-        """log pi(target), float32 [T]."""
-        return selected_logprobs(hidden_TH, self.weight, targets_T, self.temperature, self.chunk_tokens)
+    def forward(  # type: ignore[override]
+        self, hidden_TH: Tensor, targets_T: Tensor, temperature: float
+    ) -> Tensor:
+        """log pi(target) at `temperature`, float32 [T]."""
+        return selected_logprobs(hidden_TH, self.weight, targets_T, temperature, self.chunk_tokens)

@@ -79,11 +79,12 @@ class PolicyModel(nn.Module):
 
     def __init__(self, model: Qwen2_5_VLForConditionalGeneration, temperature: float, chunk_tokens: int) -> None:
         super().__init__()
-        model.lm_head = SelectedLogprobHead(model.lm_head, temperature, chunk_tokens)
+        model.lm_head = SelectedLogprobHead(model.lm_head, chunk_tokens)
         self.model = model
+        self.temperature = temperature
 
-    def forward(self, inputs: PolicyInputs) -> Tensor:
-        """Log-probs of the micro-batch's completion tokens, in its order."""
+    def forward(self, inputs: PolicyInputs, temperature: float | None = None) -> Tensor:
+        """Log-probs of the micro-batch's completion tokens, in its order; `temperature` None is the run's."""
         language_model = self.model.model.language_model
         embeds_RLH = language_model.embed_tokens(inputs.token_ids_RL)
         features_NH = self._encode_images(inputs)
@@ -99,7 +100,7 @@ class PolicyModel(nn.Module):
             use_cache=False,
         ).last_hidden_state
         predicting_TH = hidden_RLH.flatten(0, 1).index_select(0, inputs.source_T)
-        return self.model.lm_head(predicting_TH, inputs.targets_T)
+        return self.model.lm_head(predicting_TH, inputs.targets_T, temperature or self.temperature)
 
     def _encode_images(self, inputs: PolicyInputs) -> Tensor:
         """Features of the micro-batch's images, [sum of image tokens, H]."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
 
-from tinyr1v_ray.errors import DeadlineError, TinyR1VError
+from tinyr1v_ray.errors import DeadlineError, EngineDiedError, LearnerDiedError, TinyR1VError
 
 
-async def finish(reference: ray.ObjectRef, actor: str, call: str, timeout_s: float) -> Any:
-    """Result of an actor's call.
+async def finish(reference: ray.ObjectRef, actor: str, call: str, timeout_s: float | None) -> Any:
+    """Result of an actor's call; `timeout_s` None waits as long as it takes.
 
     Raises DeadlineError after `timeout_s`, RayActorError when the actor is gone, and the actor's own error where it is
     one of ours or the operating system's.
@@ -29,3 +30,18 @@ async def finish(reference: ray.ObjectRef, actor: str, call: str, timeout_s: flo
         if isinstance(error.cause, (TinyR1VError, OSError)):
             raise error.cause from error
         raise
+
+
+def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended a task group: a death that the run can recover from, else the first that was raised."""
+    errors = list(_flat(group))
+    deaths = (error for error in errors if isinstance(error, (LearnerDiedError, EngineDiedError)))
+    return next(deaths, errors[0])
+
+
+def _flat(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _flat(error)
+        else:
+            yield error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 
 from tinyr1v_ray.checkpoint.manifest import RunState
 from tinyr1v_ray.checkpoint.store import CheckpointFolder
+from tinyr1v_ray.config.base import write_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.orchestration.learner_group import LearnerGroup
 from tinyr1v_ray.telemetry.run_folder import installed_packages
@@ -23,8 +24,6 @@ class Checkpoints:
             return
         with self._store.writing(step, await self._learner.state_bytes()) as pending:
             await self._learner.save(pending.folder)
-            pending.commit(self._state(step, cursor))
-
-    def _state(self, step: int, cursor: int) -> RunState:
-        digest = hashlib.sha256(self._config.model_dump_json().encode()).hexdigest()
-        return RunState(step, cursor, digest, installed_packages())
+            write_settings(self._config, pending.folder / "config.yaml")
+            state = RunState(step, cursor, installed_packages())
+            await asyncio.to_thread(pending.commit, state)  # hashing and syncing may take minutes

@@ -62,3 +62,8 @@ def resources() -> tuple[dict[str, float], dict[str, float]]:
 def free_resources() -> dict[str, float]:
     """Ray's resources that nobody holds now."""
     return dict(ray.available_resources())
+
+
+def num_nodes() -> int:
+    """Nodes of the cluster that are alive."""
+    return sum(bool(node["Alive"]) for node in ray.nodes())

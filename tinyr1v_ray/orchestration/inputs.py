@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from tinyr1v_ray.rewards.score import build_scorer, check_domains
 from tinyr1v_ray.types import Prompt
 
 MAX_CANARY_TOKENS = 32
+MAX_CANARY_SEARCH = 1000
+"""Items among which one with an image is looked for, so that the canary checks the vision tower too."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,12 @@ def load_inputs(config: TrainConfig) -> RunInputs:
         table = build_prompt_table(config.data, "evaluation", processor, options)
         check_domains(config.reward, table.domains)
         held_out = tuple(table.in_order(config.evaluation.num_items))
-    first = train[0]
+    canary = next((prompt for prompt in islice(train.in_order(), MAX_CANARY_SEARCH) if prompt.images), train[0])
     return RunInputs(
         model_folder=model_folder,
         train=train,
         held_out=held_out,
-        canary=(first, _canary_tokens(processor, first)),
+        canary=(canary, _canary_tokens(processor, canary)[: config.rollout.max_tokens]),
         stop_ids=processor.eos_token_ids,
         max_images=max(train.max_images, *(len(prompt.images) for prompt in held_out), 1),
     )

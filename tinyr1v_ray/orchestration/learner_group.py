@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.errors import DeadlineError, LearnerError
+from tinyr1v_ray.errors import DeadlineError, LearnerDiedError
 from tinyr1v_ray.orchestration import spawn
 from tinyr1v_ray.orchestration.calls import finish
 from tinyr1v_ray.orchestration.placement import ActorSpec
@@ -23,7 +23,7 @@ class LearnerGroup:
     """Port `Learner` over one or more ranks.
 
     Collectives bind the ranks together: when one dies the others wait for it in vain, so its death is the group's, and
-    whoever owns the run starts a new group from the last checkpoint (LearnerError).
+    whoever owns the run starts a new group from the last checkpoint (LearnerDiedError).
     """
 
     def __init__(self, specs: tuple[ActorSpec, ...], config: TrainConfig, model_folder: Path) -> None:
@@ -33,12 +33,7 @@ class LearnerGroup:
     async def start(self) -> None:
         """Load the model on every rank and join them."""
         timeout_s = self._config.learner.start_timeout_s
-        first = self._actors[0]
-        try:
-            endpoint = await finish(first.free_endpoint.remote(), self._specs[0].name, "free_endpoint", timeout_s)
-        except (RayActorError, DeadlineError) as error:
-            raise _failure(self._specs[0].name, "free_endpoint", error) from error
-        await self._all("start", timeout_s, *endpoint)
+        await self._all("start", timeout_s, *await self._first("free_endpoint", timeout_s))
 
     async def update(self, batch: TrainBatch) -> LearnerUpdate:
         """Train; the batch is put into the object store once for all ranks."""
@@ -51,9 +46,8 @@ class LearnerGroup:
 
     async def open_transfer(self, num_engines: int) -> tuple[list[dict[str, Any]], Awaitable[Any]]:
         """What each engine must be told to join the NCCL group, and the wait for rank 0 until all have joined."""
-        first, name, timeout_s = self._actors[0], self._specs[0].name, self._config.weights.timeout_s
-        init_infos = await finish(first.plan_transfer.remote(num_engines), name, "plan_transfer", timeout_s)
-        return init_infos, finish(first.open_transfer.remote(), name, "open_transfer", timeout_s)
+        timeout_s = self._config.weights.timeout_s
+        return await self._first("plan_transfer", timeout_s, num_engines), self._first("open_transfer", timeout_s)
 
     async def transfer_update_info(self) -> dict[str, Any]:
         """What each engine must be told of the tensors that come."""
@@ -93,6 +87,14 @@ class LearnerGroup:
         for actor in self._actors:
             spawn.kill(actor)
 
+    async def _first(self, method: str, timeout_s: float, *arguments: Any) -> Any:
+        """Result of a call to rank 0 alone."""
+        name = self._specs[0].name
+        try:
+            return await finish(getattr(self._actors[0], method).remote(*arguments), name, method, timeout_s)
+        except (RayActorError, DeadlineError) as error:
+            raise _death(name, method, error) from error
+
     async def _all(self, method: str, timeout_s: float, *arguments: Any) -> list[Any]:
         calls = [
             asyncio.create_task(finish(getattr(actor, method).remote(*arguments), spec.name, method, timeout_s))
@@ -101,15 +103,15 @@ class LearnerGroup:
         try:
             return list(await asyncio.gather(*calls))
         except (RayActorError, DeadlineError) as error:
-            raise _failure("learner", method, error) from error
+            raise _death("learner", method, error) from error
         finally:
             for call in calls:
                 call.cancel()
 
 
-def _failure(actor: str, method: str, error: Exception) -> LearnerError:
+def _death(actor: str, method: str, error: Exception) -> LearnerDiedError:
     reason = " ".join(str(error).split())[:500]
-    return LearnerError(
+    return LearnerDiedError(
         f"{actor} failed in {method}: {reason}; a rank that dies takes its group with it; the run goes on from its "
         "last checkpoint"
     )

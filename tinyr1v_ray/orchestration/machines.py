@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.orchestration.calls import first_cause
 from tinyr1v_ray.orchestration.inputs import RunInputs
 from tinyr1v_ray.orchestration.learner_group import LearnerGroup
 from tinyr1v_ray.orchestration.placement import plan_placement
@@ -17,6 +18,9 @@ from tinyr1v_ray.orchestration.reward_pool import RewardPool
 from tinyr1v_ray.orchestration.rollout_pool import RolloutPool
 from tinyr1v_ray.orchestration.transports import build_transport
 from tinyr1v_ray.telemetry.progress import RunProgress
+
+DEFAULT_CANARY_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
+"""Nat. Float32 agrees to 1e-4; in bfloat16 two implementations round differently at every layer."""
 
 
 class Machines:
@@ -29,7 +33,7 @@ class Machines:
         self.rewards = RewardPool(placement.scorer, config)
         weights_folder = Path(config.weights.folder) / _weights_folder_name(run_folder)
         transport = build_transport(config, self.learner, self.rollouts, weights_folder)
-        tolerance = config.weights.canary_tolerance
+        tolerance = config.weights.canary_tolerance or DEFAULT_CANARY_TOLERANCE[config.model.dtype]
         self.weights = VerifiedPublisher(transport, self.learner, self.rollouts, inputs.canary, tolerance)
 
     async def start(self, progress: RunProgress) -> None:
@@ -43,9 +47,12 @@ class Machines:
             with progress.starting("learner", "DeepSpeed"):
                 await self.learner.start()
 
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(engines())
-            tasks.create_task(learner())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(engines())
+                tasks.create_task(learner())
+        except BaseExceptionGroup as group:
+            raise first_cause(group) from group
         await self.weights.connect()
 
     async def peak_memory_mib(self) -> dict[str, float]:

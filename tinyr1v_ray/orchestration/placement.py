@@ -87,6 +87,16 @@ def check_fits(placement: Placement, total: Mapping[str, float], largest_node: M
             )
 
 
+def check_weights_folder(config: TrainConfig, num_nodes: int) -> None:
+    """Raise PlacementError when new weights would pass through the memory of one node of several."""
+    weights = config.weights
+    if num_nodes > 1 and weights.backend == "cpu_file" and weights.folder.startswith("/dev/shm"):
+        raise PlacementError(
+            f"weights.folder {weights.folder} is the memory of one node, the cluster has {num_nodes}; engines on other "
+            "nodes could not read it; set weights.folder to a folder that all nodes share"
+        )
+
+
 def shortage(placement: Placement, free: Mapping[str, float]) -> str:
     """What the actors must wait for because others hold it now; empty when all can start at once.
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
@@ -40,6 +42,7 @@ class EngineSlot:
         self._init_info: dict[str, Any] | None = None
         self._weights: tuple[int, dict[str, Any]] | None = None
         self._num_restarts = 0
+        self._last_answer_s = time.monotonic()
         self.num_prompts = 0
 
     async def call(self, method: str, timeout_s: float, *arguments: Any) -> Any:
@@ -58,6 +61,42 @@ class EngineSlot:
         """Connect this engine, and all that will replace it, to the learner."""
         self._init_info = init_info
         await self.call("init_weight_transfer", self._config.weights.timeout_s, init_info)
+
+    async def generate(self, prompts: list[Prompt], sampling: Sampling) -> list[RolloutGroup]:
+        """Groups of prompts that are admitted together.
+
+        An engine with much to do is not a hung one: its deadline, `rollout.group_timeout_s` a prompt, runs from the
+        last group that it answered.
+        """
+        if not self.num_prompts:
+            self._last_answer_s = time.monotonic()
+        self.num_prompts += len(prompts)
+        try:
+            while True:
+                actor = await self._live_actor()
+                try:
+                    return await self._answer(actor.generate.remote(prompts, sampling), len(prompts))
+                except _DEATHS as error:
+                    self._replace(actor, error)
+        finally:
+            self.num_prompts -= len(prompts)
+
+    async def _answer(self, reference: ray.ObjectRef, num_prompts: int) -> list[RolloutGroup]:
+        patience_s = self._config.rollout.group_timeout_s * num_prompts
+        answer = asyncio.ensure_future(finish(reference, self.spec.name, "generate", None))
+        try:
+            while not answer.done():
+                left_s = self._last_answer_s + patience_s - time.monotonic()
+                if left_s <= 0:
+                    raise DeadlineError(
+                        f"{self.spec.name} answered nothing for {patience_s:g} s; a group takes at most "
+                        "rollout.group_timeout_s; see the engine's log, or raise it"
+                    )
+                await asyncio.wait({answer}, timeout=left_s)
+        finally:
+            answer.cancel()
+        self._last_answer_s = time.monotonic()
+        return answer.result()
 
     async def load_weights(self, version: int, update_info: dict[str, Any]) -> None:
         """Make weights live in this engine and in all that will replace it."""
@@ -84,6 +123,7 @@ class EngineSlot:
     async def _bring_up(self, actor: ActorHandle) -> None:
         timeout_s = self._config.rollout.start_timeout_s
         await finish(actor.peak_memory_mib.remote(), self.spec.name, "start", timeout_s)
+        self._last_answer_s = time.monotonic()
         if self._num_restarts == 0:
             return
         if self._init_info is not None:
@@ -110,6 +150,7 @@ class EngineSlot:
         self._num_restarts += 1
         logger.warning("%s is replaced (%d): %s", self.spec.name, self._num_restarts, reason)
         self._actor, self._ready = self._start(), None
+        self._last_answer_s = time.monotonic()
 
 
 class RolloutPool:
@@ -133,7 +174,7 @@ class RolloutPool:
             rollout.num_completions, rollout.temperature, rollout.top_p, rollout.max_tokens, config.run.seed
         )
         self._batch: list[tuple[Prompt, asyncio.Future[RolloutGroup]]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[list[RolloutGroup]]] = set()
 
     async def generate(self, prompt: Prompt) -> RolloutGroup:
         """One training group; in the deterministic mode the groups of a step are admitted as one batch."""
@@ -144,13 +185,13 @@ class RolloutPool:
         if len(self._batch) == self._config.run.num_prompts_per_step:
             batch, self._batch = self._batch, []
             for index, slot in enumerate(self._slots):
-                self._keep(asyncio.create_task(self._sample_batch(slot, batch[index :: len(self._slots)])))
+                self._sample_batch(slot, batch[index :: len(self._slots)])
         return await future
 
     async def sample(self, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
         """One group, drawn as asked, on the engine with the least work."""
         slot = min(self._slots, key=lambda slot: slot.num_prompts)
-        [group] = await self._sample(slot, [prompt], sampling)
+        [group] = await slot.generate([prompt], sampling)
         return group
 
     async def start(self) -> None:
@@ -186,23 +227,20 @@ class RolloutPool:
         for slot in self._slots:
             slot.kill()
 
-    async def _sample(self, slot: EngineSlot, prompts: list[Prompt], sampling: Sampling) -> list[RolloutGroup]:
-        slot.num_prompts += len(prompts)
-        try:
-            return await slot.call("generate", self._config.rollout.group_timeout_s, prompts, sampling)
-        finally:
-            slot.num_prompts -= len(prompts)
-
-    async def _sample_batch(self, slot: EngineSlot, batch: list[tuple[Prompt, asyncio.Future[RolloutGroup]]]) -> None:
-        try:
-            groups = await self._sample(slot, [prompt for prompt, _ in batch], self._sampling)
-        except RolloutError as error:
-            for _, future in batch:
-                future.set_exception(error)
-            return
-        for (_, future), group in zip(batch, groups, strict=True):
-            future.set_result(group)
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
+    def _sample_batch(self, slot: EngineSlot, batch: list[tuple[Prompt, asyncio.Future[RolloutGroup]]]) -> None:
+        prompts, futures = [prompt for prompt, _ in batch], [future for _, future in batch]
+        self._tasks.add(task := asyncio.create_task(slot.generate(prompts, self._sampling)))
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(_deliver, futures))
+
+
+def _deliver(futures: list[asyncio.Future[RolloutGroup]], task: asyncio.Task[list[RolloutGroup]]) -> None:
+    """Hand a batch's outcome, whatever it is, to those who wait for its groups."""
+    error = asyncio.CancelledError() if task.cancelled() else task.exception()
+    for index, future in enumerate(futures):
+        if future.done():
+            continue
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result()[index])

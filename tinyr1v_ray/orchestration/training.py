@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from tinyr1v_ray.algorithms.advantages import build_accept, build_advantage, usable_advantages
 from tinyr1v_ray.checkpoint.store import CheckpointFolder
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.errors import EngineDiedError, LearnerError
+from tinyr1v_ray.errors import EngineDiedError, LearnerDiedError
 from tinyr1v_ray.evaluation.held_out import (
     HeldOutAnswer,
     held_out_changes,
@@ -22,12 +23,13 @@ from tinyr1v_ray.evaluation.held_out import (
 )
 from tinyr1v_ray.loop import train
 from tinyr1v_ray.orchestration.actors import peak_memory_mib
+from tinyr1v_ray.orchestration.calls import first_cause
 from tinyr1v_ray.orchestration.checkpoints import Checkpoints
-from tinyr1v_ray.orchestration.cluster import connected, free_resources, resources
+from tinyr1v_ray.orchestration.cluster import connected, free_resources, num_nodes, resources
 from tinyr1v_ray.orchestration.evaluating import answer_items
 from tinyr1v_ray.orchestration.inputs import RunInputs, load_inputs
 from tinyr1v_ray.orchestration.machines import Machines, started
-from tinyr1v_ray.orchestration.placement import check_fits, plan_placement, shortage
+from tinyr1v_ray.orchestration.placement import check_fits, check_weights_folder, plan_placement, shortage
 from tinyr1v_ray.ports import LoopConfig, RewardScorer, System
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.progress import RunProgress
@@ -77,6 +79,7 @@ def run_training(request: TrainRequest) -> str:
             inputs = reading.result()
             placement = plan_placement(config)
             check_fits(placement, *resources())
+            check_weights_folder(config, num_nodes())
             if waiting := shortage(placement, free_resources()):
                 progress.line(f"cluster: {waiting}")
             open_run_folder = reopen_run_folder if request.resume else create_run_folder
@@ -97,7 +100,7 @@ class _Run:
         for num_failures in range(self._config.learner.max_restarts + 1):
             try:
                 return await self._attempt()
-            except (LearnerError, EngineDiedError) as error:
+            except (LearnerDiedError, EngineDiedError) as error:
                 if num_failures == self._config.learner.max_restarts:
                     raise
                 logger.warning("attempt %d ended: %s", num_failures + 1, error)
@@ -106,6 +109,7 @@ class _Run:
     async def _attempt(self) -> str:
         config = self._config
         store = CheckpointFolder(self._folder / "checkpoints", config.checkpoint.keep_last)
+        store.clean()
         checkpoint = store.latest(self._request.allow_previous)  # verified before anything is started
         step, cursor = (checkpoint.state.step, checkpoint.state.cursor) if checkpoint else (0, 0)
         async with started(config, self._inputs, self._folder, self._progress) as machines:
@@ -115,12 +119,18 @@ class _Run:
                 await machines.weights.publish(step)
             before = await self._held_out("before", machines)
             if step < config.run.num_steps:
+                self._forget_results()
                 await self._train(machines, Checkpoints(store, config, machines.learner), step, cursor)
             export = self._folder / "export"
             if config.checkpoint.export and not export.exists():
                 await machines.learner.export(export)
             after = await self._held_out("after", machines)
             return await self._summarise(before, after, machines, store.path(max(store.steps())))
+
+    def _forget_results(self) -> None:
+        """Remove what was made of weights that are trained further."""
+        shutil.rmtree(self._folder / "export", ignore_errors=True)
+        (self._folder / "evaluation" / "after.jsonl").unlink(missing_ok=True)
 
     async def _train(self, machines: Machines, checkpoints: Checkpoints, step: int, cursor: int) -> None:
         """The loop, from the step after `step` on."""
@@ -204,12 +214,6 @@ class _Counted:
         scored = await self._scorer.score(group)
         self._progress.count_group()
         return scored
-
-
-def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that ended a task group: its first one, which cancelled the others."""
-    first = group.exceptions[0]
-    return first_cause(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _shown(paths: dict[str, Path]) -> dict[str, Path]:

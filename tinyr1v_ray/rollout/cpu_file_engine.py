@@ -11,6 +11,7 @@ that every process of the engine knows it. Traps it takes care of, both seen wit
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,5 +74,5 @@ class CpuFileEngine(WeightTransferEngine[FileInitInfo, FileUpdateInfo]):
 
 def register() -> None:
     """Entry point `vllm.general_plugins`; called in every vLLM process, more than once in some."""
-    if BACKEND not in WeightTransferEngineFactory._registry:
+    with contextlib.suppress(ValueError):  # registered already
         WeightTransferEngineFactory.register_engine(BACKEND, CpuFileEngine)

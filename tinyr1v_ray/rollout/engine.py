@@ -27,7 +27,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.images import open_image
-from tinyr1v_ray.errors import EngineDiedError, RolloutError
+from tinyr1v_ray.errors import DataError, EngineDiedError, RolloutError
 from tinyr1v_ray.rollout.sampling import Sampling, group_seed
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
 
@@ -36,10 +36,10 @@ _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
 
 @dataclass(frozen=True)
 class _Request:
-    """What vLLM works on: `num_given_tokens` completion tokens were part of what it was given."""
+    """What vLLM works on: a prompt and the completion tokens that it is given."""
 
     prompt: Prompt
-    num_given_tokens: int
+    given_token_ids: tuple[int, ...]
     future: Future[Any]
     convert: Callable[[RequestOutput], Any]
 
@@ -70,13 +70,11 @@ class VllmEngine:
         """Sample a group for each prompt; all are admitted before the next engine step."""
         futures: list[Future[RolloutGroup]] = [Future() for _ in prompts]
 
-        def admit() -> None:
-            for prompt, future in zip(prompts, futures, strict=True):
-                params = self._sampling_params(prompt, sampling)
-                self._admit(prompt, (), params, future, partial(self._group, prompt))
-
-        admitted = self._command(admit)
-        admitted.add_done_callback(lambda done: _fail_all(futures, done.exception()))
+        requests = [
+            _Request(prompt, (), future, partial(self._group, prompt))
+            for prompt, future in zip(prompts, futures, strict=True)
+        ]
+        self._submit(requests, [self._sampling_params(prompt, sampling) for prompt in prompts])
         return futures
 
     def score(self, prompt: Prompt, token_ids_T: np.ndarray) -> Future[np.ndarray]:
@@ -90,8 +88,7 @@ class VllmEngine:
             rows = (output.prompt_logprobs or [])[-len(token_ids) :]
             return np.array([row[token].logprob for row, token in zip(rows, token_ids, strict=True)], np.float32)
 
-        admitted = self._command(lambda: self._admit(prompt, token_ids, params, future, logprobs))
-        admitted.add_done_callback(lambda done: _fail_all([future], done.exception()))
+        self._submit([_Request(prompt, tuple(token_ids), future, logprobs)], [params])
         return future
 
     def init_weight_transfer(self, init_info: dict[str, Any]) -> Future[None]:
@@ -117,10 +114,6 @@ class VllmEngine:
             self._engine.reset_mm_cache()
 
         return self._command(load)
-
-    def num_pending(self) -> int:
-        """Requests that have not finished."""
-        return len(self._pending)
 
     def close(self) -> None:
         """Stop the thread after the current step; pending futures fail."""
@@ -153,34 +146,35 @@ class VllmEngine:
             action, future = command
             try:
                 future.set_result(action())
-            except (VLLMValidationError, ValueError, TypeError) as error:  # the request is at fault, not the engine
-                future.set_exception(RolloutError(f"engine refused a request: {error}; see the log of the engine"))
             except BaseException as error:
                 self._failure = error
                 future.set_exception(self._death())
                 raise
 
-    def _admit(
-        self,
-        prompt: Prompt,
-        token_ids: tuple[int, ...] | list[int],
-        params: SamplingParams,
-        future: Future[Any],
-        convert: Callable[[RequestOutput], Any],
-    ) -> None:
-        self._num_requests += 1
-        request_id = str(self._num_requests)
-        request: dict[str, Any] = {"prompt_token_ids": [*prompt.token_ids, *token_ids]}
-        if prompt.images:
-            request["multi_modal_data"] = {"image": [open_image(image) for image in prompt.images]}
-        self._engine.add_request(request_id, request, params)
-        self._pending[request_id] = _Request(prompt, len(token_ids), future, convert)
+    def _admit(self, requests: list[_Request], params: list[SamplingParams]) -> None:
+        """Hand requests to vLLM, all or none; one that it refuses is the request's fault, not the engine's."""
+        admitted = []
+        try:
+            for request, how in zip(requests, params, strict=True):
+                self._num_requests += 1
+                request_id = str(self._num_requests)
+                self._engine.add_request(request_id, _vllm_prompt(request), how)
+                self._pending[request_id] = request
+                admitted.append(request_id)
+        except (VLLMValidationError, ValueError, TypeError, DataError) as error:
+            self._engine.abort_request(admitted)
+            for request_id in admitted:
+                del self._pending[request_id]
+            refusal = RolloutError(f"engine refused a request: {error}; its prompt or image is at fault; leave it out")
+            _fail_all([request.future for request in requests], refusal)
 
     def _finish(self, output: Any) -> None:
         if not output.finished:
             return
         request = self._pending.pop(output.request_id)
-        num_prompt_tokens = len(output.prompt_token_ids or ()) - request.num_given_tokens
+        num_prompt_tokens = len(output.prompt_token_ids or ()) - len(request.given_token_ids)
+        if request.future.done():
+            return
         if num_prompt_tokens != request.prompt.num_expanded_tokens:
             request.future.set_exception(_count_error(request.prompt, num_prompt_tokens))
         else:
@@ -222,6 +216,10 @@ class VllmEngine:
 
     # Called from any thread.
 
+    def _submit(self, requests: list[_Request], params: list[SamplingParams]) -> None:
+        admitted = self._command(partial(self._admit, requests, params))
+        admitted.add_done_callback(lambda done: _fail_all([request.future for request in requests], done.exception()))
+
     def _command(self, action: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
         if not self._thread.is_alive():
@@ -247,6 +245,13 @@ def _fail_all(futures: list[Any], error: BaseException | None) -> None:
     for future in futures:
         if error is not None and not future.done():
             future.set_exception(error)
+
+
+def _vllm_prompt(request: _Request) -> Any:
+    prompt: dict[str, Any] = {"prompt_token_ids": [*request.prompt.token_ids, *request.given_token_ids]}
+    if request.prompt.images:
+        prompt["multi_modal_data"] = {"image": [open_image(image) for image in request.prompt.images]}
+    return prompt
 
 
 def _count_error(prompt: Prompt, num_seen: int) -> RolloutError:

@@ -16,6 +16,7 @@ def step_metrics(
     update: LearnerUpdate,
     groups: Sequence[ScoredGroup],
     advantages_PG: Sequence[np.ndarray],
+    num_rejected: int,
     seconds: Mapping[str, float],
 ) -> StepMetrics:
     """The step's figures beside the learner's own; `seconds` is a lap of the phase clock.
@@ -36,6 +37,7 @@ def step_metrics(
         **_means(groups),
         "truncated_share": _mean([finish == Finish.LENGTH for finish in finishes]),
         "no_signal_share": _mean([not np.any(advantages_G) for advantages_G in advantages_PG]),
+        "num_rejected_groups": float(num_rejected),
         "num_completions": float(len(finishes)),
         "num_aborted": float(sum(finish == Finish.ABORT for finish in finishes)),
         "num_unscored": float(sum(not score.is_scored for group in groups for score in group.scores)),

@@ -47,10 +47,11 @@ class StepRecorder:
         update: LearnerUpdate,
         groups: Sequence[ScoredGroup],
         advantages_PG: Sequence[np.ndarray],
+        num_rejected: int,
         seconds: Mapping[str, float],
     ) -> None:
         """Record a finished step everywhere."""
-        metrics = step_metrics(step, update, groups, advantages_PG, seconds)
+        metrics = step_metrics(step, update, groups, advantages_PG, num_rejected, seconds)
         for sink in self._sinks:
             sink.log(metrics, groups, advantages_PG)
 
