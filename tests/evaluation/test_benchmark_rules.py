@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tinyr1v_ray.evaluation.benchmarks.charxiv import CHARXIV
 from tinyr1v_ray.evaluation.benchmarks.choices import choice_letter
@@ -274,6 +278,28 @@ def test_no_answer_is_never_right(benchmark: Benchmark, text: str) -> None:
             continue  # officially, a text contains its letters
         grade: Grade = benchmark.grade(BenchmarkItem("1", "?", answer, {"A": "x1", "B": "y2"}, "", columns), text)
         assert not grade.correct
+
+
+NOISE = st.text(st.sampled_from("ABCD0123456789 .,=/%$()[]{}\\<>-−boxedfracanswerthink\n√²½"), max_size=80)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=NOISE, answer=NOISE)
+def test_rules_survive_any_text(text: str, answer: str) -> None:
+    """And what has no answer key is never right (but by the texts' equality, which needs a text)."""
+    columns = {"choices": "['x1', 'y2']", "question_type": "multi_choice", "answer_type": "float", "inst_category": "3"}
+    columns |= {"precision": "2", "image_path": "a", "key": "2steps_1", "ID": "1"}
+    for benchmark in TEN_BENCHMARKS.values():
+        for kind in ("multi_choice", "free_form"):
+            item = BenchmarkItem("1", "?", answer, {"A": "x1", "B": "y2"}, "", columns | {"question_type": kind})
+            assert not benchmark.grade(replace(item, answer=""), text).correct
+            if benchmark.name not in ("mathvision", "mathverse"):  # these parse mathematics: only under a deadline
+                benchmark.grade(item, text)
+
+
+@pytest.mark.parametrize("name", ["mathvista", "mathvision", "charxiv", "ocr_reasoning"])
+def test_endless_numbers_are_wrong_and_not_an_error(name: str) -> None:
+    assert not graded(name, "9" * 5000, "9", **FLOAT | {"inst_category": "3"}).correct
 
 
 def test_charxiv_leaves_other_words_to_the_judge() -> None:

@@ -55,7 +55,7 @@ def grade(item: BenchmarkItem, text: str) -> Grade:
     if _SEPARATED.fullmatch(answer):
         answer = re.sub(r"[$€£¥,\s]", "", answer)
     correct = bool(answer) and any(relaxed_equal(answer, key) for key in keys(item.answer))
-    return exact_grade(answer, correct, is_sure=True)
+    return exact_grade(correct, is_sure=True)
 
 
 def _number(text: str) -> float | None:

@@ -20,11 +20,11 @@ def grade(item: BenchmarkItem, text: str) -> Grade:
     """Equal text, or the same number where the key is one. A bare number is sure even when it is wrong."""
     answer = extract_answer(text)
     if normalised(answer) and normalised(answer) == normalised(item.answer):
-        return exact_grade(answer, True)
+        return exact_grade(True)
     given, wanted = the_number(answer), the_number(item.answer)
     if item.columns.get("inst_category") not in _NUMERIC or given is None or wanted is None:
-        return exact_grade(answer, False)
-    return exact_grade(answer, given == wanted, plain_number(answer) is not None)
+        return exact_grade(False)
+    return exact_grade(given == wanted, plain_number(answer) is not None)
 
 
 CHARXIV = Benchmark(

@@ -69,7 +69,7 @@ def choice_letter(text: str, options: Mapping[str, str]) -> str:
 def grade_choice(item: BenchmarkItem, text: str, options: Mapping[str, str] | None = None) -> Grade:
     """Right when the letter is the key's. A letter that was found is sure, right or wrong."""
     letter = choice_letter(text, item.options if options is None else options)
-    return exact_grade(letter, bool(letter) and letter == item.answer.strip().strip("()").upper(), bool(letter))
+    return exact_grade(bool(letter) and letter == item.answer.strip().strip("()").upper(), bool(letter))
 
 
 def _first_letter(answer: str) -> str:

@@ -35,13 +35,12 @@ class BenchmarkItem:
 
 @dataclass(frozen=True)
 class Grade:
-    """The rules' verdict on one answer: what was taken as the answer, its score in [0, 1], whether it is right.
+    """The rules' verdict on one answer: its score in [0, 1], and whether it is right.
 
     `is_sure` is False where no rule could tell what the answer is, so that a judge may be asked. A right answer is
     always sure: a judge that fails can therefore never turn into a right answer.
     """
 
-    extracted: str
     score: float
     correct: bool
     is_sure: bool
@@ -51,9 +50,9 @@ class Grade:
             raise ValueError("a right answer is sure")
 
 
-def exact_grade(extracted: str, correct: bool, is_sure: bool = False) -> Grade:
+def exact_grade(correct: bool, is_sure: bool = False) -> Grade:
     """A verdict of right or wrong; right ones are sure."""
-    return Grade(extracted, float(correct), correct, correct or is_sure)
+    return Grade(float(correct), correct, correct or is_sure)
 
 
 def accuracy_score(items: Sequence[BenchmarkItem], correct: Sequence[bool]) -> dict[str, float]:

@@ -36,7 +36,7 @@ def grade(item: BenchmarkItem, text: str) -> Grade:
         full_question = item.columns.get("question_for_eval") or item.question
         letters = dict.fromkeys("ABCD", "") | options_in(full_question)
         letter = choice_letter(text, letters)
-        return exact_grade(letter, bool(letter) and letter == item.answer.strip().upper(), bool(letter))
+        return exact_grade(bool(letter) and letter == item.answer.strip().upper(), bool(letter))
     return grade_expression(extract_answer(text), item.answer)
 
 

@@ -28,7 +28,7 @@ def grade(item: BenchmarkItem, text: str) -> Grade:
     options = option_list(item.columns.get("choices", ""))
     if options:
         letter = choice_letter(text, options)
-        return exact_grade(letter, bool(letter) and letter == item.answer.strip().upper(), bool(letter))
+        return exact_grade(bool(letter) and letter == item.answer.strip().upper(), bool(letter))
     return grade_expression(extract_answer(text), item.answer)
 
 
@@ -38,11 +38,11 @@ def grade_expression(answer: str, key: str) -> Grade:
     A plain number is sure even when it is wrong.
     """
     if math_equal(answer, key):
-        return exact_grade(answer, True)
+        return exact_grade(True)
     wanted, given = plain_number(key), the_number(answer)
     if wanted is None or given is None:
-        return exact_grade(answer, False)
-    return exact_grade(answer, abs(given - wanted) < 1e-6, plain_number(answer) is not None)
+        return exact_grade(False)
+    return exact_grade(abs(given - wanted) < 1e-6, plain_number(answer) is not None)
 
 
 MATHVISION = Benchmark(

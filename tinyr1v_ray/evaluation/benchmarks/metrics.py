@@ -16,7 +16,7 @@ _RELATIVE_TOLERANCE = 0.05
 def grade_exact(item: BenchmarkItem, text: str) -> Grade:
     """Equal text, without regard to case and surrounding marks."""
     answer = extract_answer(text)
-    return exact_grade(answer, bool(normalised(answer)) and normalised(answer) == normalised(item.answer))
+    return exact_grade(bool(normalised(answer)) and normalised(answer) == normalised(item.answer))
 
 
 def grade_math(item: BenchmarkItem, text: str) -> Grade:
@@ -30,7 +30,7 @@ def grade_by_reward(domain: str) -> Callable[[BenchmarkItem, str], Grade]:
     def grade(item: BenchmarkItem, text: str) -> Grade:
         answer = extract_answer(text)
         value = ANSWER_TERMS[domain](answer, item.answer, _RELATIVE_TOLERANCE)
-        return Grade(answer, value, value == 1.0, is_sure=True)
+        return Grade(value, value == 1.0, is_sure=True)
 
     return grade
 

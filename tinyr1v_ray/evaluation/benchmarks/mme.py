@@ -42,7 +42,7 @@ def yes_or_no(text: str) -> str:
 def grade(item: BenchmarkItem, text: str) -> Grade:
     """Right when it says the key's word."""
     said = yes_or_no(text)
-    return exact_grade(said, bool(said) and said.casefold() == item.answer.strip().casefold(), is_sure=True)
+    return exact_grade(bool(said) and said.casefold() == item.answer.strip().casefold(), is_sure=True)
 
 
 def group(item: BenchmarkItem) -> str:

@@ -12,6 +12,8 @@ _NUMBER = re.compile(
 )
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(-?[\d.]+)\s*\}\s*\{\s*(-?[\d.]+)\s*\}")
 _LATEX_SPACING = re.compile(r"\\[,;! ]|\\(?:text|mathrm|quad)\b|[{}]|\\\$")
+_MAX_CHARACTERS = 100
+"""No answer is a longer number, and Python refuses to read very long ones."""
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -48,6 +50,8 @@ def plain_number(text: str) -> Fraction | None:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
+    if len(match[0]) > _MAX_CHARACTERS:
+        return None
     top, bottom = Fraction(match["top"].replace(",", "")), Fraction((match["bottom"] or "1").replace(",", ""))
     if not bottom:
         return None

@@ -26,7 +26,7 @@ def grade(item: BenchmarkItem, text: str) -> Grade:
     answer = (tagged[-1] if tagged else conclusion).strip()
     prepared = [_prepared(key, item.category) for key in keys(item.answer)]
     correct = any(key and key in _prepared(answer, item.category) for key in prepared)
-    return exact_grade(answer, correct, is_sure=True)
+    return exact_grade(correct, is_sure=True)
 
 
 def score(items: Sequence[BenchmarkItem], correct: Sequence[bool]) -> dict[str, float]:

@@ -29,8 +29,8 @@ class StoredAnswer:
     """One answer; the first eight fields are what the engine gave, the rest its grading, which can be done again.
 
     `sample` counts the answers to an item from 0. `started_s` and `finished_s` are seconds since the epoch, of the
-    request that drew all samples of the item. `failure` says why there is no answer or no grade. `judge_reply` is kept,
-    so that grading again asks nobody.
+    request that drew all samples of the item. `extracted` is the concluding answer in the text, or the judge's.
+    `failure` says why there is no answer or no grade. `judge_reply` is kept, so that grading again asks nobody.
 
     >>> StoredAnswer("mme", "7", 0, "Yes", 3, "stop", 0.0, 1.5, "color", "Yes").prompt_id
     '7'

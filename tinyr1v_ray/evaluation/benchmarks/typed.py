@@ -37,30 +37,30 @@ def typed_grade(item: BenchmarkItem, text: str, compact_texts: bool = False) -> 
     options = option_list(item.columns.get("choices", ""))
     if item.columns.get("question_type") == "multi_choice" and options:
         letter = choice_letter(text, options)
-        return exact_grade(letter, bool(letter) and letter == _key_letter(item, options), bool(letter))
+        return exact_grade(bool(letter) and letter == _key_letter(item, options), bool(letter))
     answer = extract_answer(text)
     kind = item.columns.get("answer_type", "")
     if kind in ("integer", "float"):
         return _grade_number(item, answer, kind)
     if kind == "list":
-        return exact_grade(answer, bool(answer) and _same_list(answer, item.answer))
+        return exact_grade(bool(answer) and _same_list(answer, item.answer))
     given, wanted = normalised(answer), normalised(item.answer)
     if compact_texts:
         given, wanted = given.replace(" ", ""), wanted.replace(" ", "")
-    return exact_grade(answer, bool(given) and given == wanted)
+    return exact_grade(bool(given) and given == wanted)
 
 
 def _grade_number(item: BenchmarkItem, answer: str, kind: str) -> Grade:
     """An integer is equal as a number; a decimal is rounded to the item's precision first. A bare number is sure."""
     given, wanted = the_number(answer), the_number(item.answer)
     if given is None or wanted is None:
-        return exact_grade(answer, False)
+        return exact_grade(False)
     precision = _precision(item)
     if kind == "float" and precision is not None:
         correct = round(given, precision) == round(wanted, precision) or _rounds_as_float(given, wanted, precision)
     else:
         correct = given == wanted
-    return exact_grade(answer, correct, plain_number(answer) is not None)
+    return exact_grade(correct, plain_number(answer) is not None)
 
 
 def _rounds_as_float(given: Fraction, wanted: Fraction, precision: int) -> bool:
