@@ -42,7 +42,7 @@ class EngineSlot:
         self._init_info: dict[str, Any] | None = None
         self._weights: tuple[int, dict[str, Any]] | None = None
         self._num_restarts = 0
-        self._last_answer_s = time.monotonic()
+        self._last_answer_s = 0.0
         self.num_prompts = 0
 
     async def call(self, method: str, timeout_s: float, *arguments: Any) -> Any:
@@ -66,10 +66,8 @@ class EngineSlot:
         """Groups of prompts that are admitted together.
 
         An engine with much to do is not a hung one: its deadline, `rollout.group_timeout_s` a prompt, runs from the
-        last group that it answered.
+        last group that it answered, or from the request.
         """
-        if not self.num_prompts:
-            self._last_answer_s = time.monotonic()
         self.num_prompts += len(prompts)
         try:
             while True:
@@ -82,11 +80,11 @@ class EngineSlot:
             self.num_prompts -= len(prompts)
 
     async def _answer(self, reference: ray.ObjectRef, num_prompts: int) -> list[RolloutGroup]:
-        patience_s = self._config.rollout.group_timeout_s * num_prompts
+        asked_s, patience_s = time.monotonic(), self._config.rollout.group_timeout_s * num_prompts
         answer = asyncio.ensure_future(finish(reference, self.spec.name, "generate", None))
         try:
             while not answer.done():
-                left_s = self._last_answer_s + patience_s - time.monotonic()
+                left_s = max(asked_s, self._last_answer_s) + patience_s - time.monotonic()
                 if left_s <= 0:
                     raise DeadlineError(
                         f"{self.spec.name} answered nothing for {patience_s:g} s; a group takes at most "
@@ -123,7 +121,6 @@ class EngineSlot:
     async def _bring_up(self, actor: ActorHandle) -> None:
         timeout_s = self._config.rollout.start_timeout_s
         await finish(actor.peak_memory_mib.remote(), self.spec.name, "start", timeout_s)
-        self._last_answer_s = time.monotonic()
         if self._num_restarts == 0:
             return
         if self._init_info is not None:
@@ -150,7 +147,6 @@ class EngineSlot:
         self._num_restarts += 1
         logger.warning("%s is replaced (%d): %s", self.spec.name, self._num_restarts, reason)
         self._actor, self._ready = self._start(), None
-        self._last_answer_s = time.monotonic()
 
 
 class RolloutPool:
