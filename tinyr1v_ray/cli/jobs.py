@@ -71,11 +71,17 @@ def run(options: argparse.Namespace) -> int:
     return 1 if before.status in ("FAILED", "STOPPED") else 0
 
 
-def connect(address: str) -> JobCluster:
-    """The cluster's jobs. A token that lies ready is used, as `ray.init` does: Ray reads this when it is imported."""
+def use_token_at_hand() -> None:
+    """Switch token authentication on where a token lies ready, as `ray.init` does. Before Ray is imported: it reads
+    the variable then."""
     names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     if any(os.environ.get(name) for name in names) or (Path.home() / ".ray" / "auth_token").is_file():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def connect(address: str) -> JobCluster:
+    """The cluster's jobs."""
+    use_token_at_hand()
 
     from tinyr1v_ray.orchestration.submission import JobCluster
 

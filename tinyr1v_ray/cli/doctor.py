@@ -1,0 +1,111 @@
+"""`tinyr1v doctor`: what of this machine and its surroundings would stop a run, why, and how to mend it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyr1v_ray.cli.jobs import use_token_at_hand
+from tinyr1v_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from tinyr1v_ray.orchestration.doctor.finding import Check
+
+
+def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the sub-command."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="check versions, imports, GPUs, memory, network, Ray, hub and a configuration's files",
+        description="Look at everything that a run needs, most of it in fresh processes and side by side (a minute or "
+        "two), and say what was seen, why it matters and how to mend it. Exit code 0, or 1 when a run would fail.",
+        epilog="example: tinyr1v doctor --config configs/miniature_ocr_cpu.yaml",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="check this configuration's model, data and folders"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace the file's")
+    parser.add_argument(
+        "--address", default="", metavar="URL", help="also ask a cluster's job server, http://HOST:8265"
+    )
+    parser.add_argument("--only", action="append", metavar="NAME", help="this check alone; repeat it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look, print; 1 when there is a problem."""
+    use_token_at_hand()
+
+    from tinyr1v_ray.orchestration.doctor.finding import Finding, Status, run_checks, to_json
+
+    checks = _checks(options)
+    num_done = 0
+
+    def show(finding: Finding) -> None:
+        nonlocal num_done
+        num_done += 1
+        if sys.stderr.isatty():
+            sys.stderr.write(
+                f"[{num_done}/{len(checks)}] {finding.name}: {finding.status} ({finding.elapsed_s:.1f} s)\n"
+            )
+
+    if not options.json:
+        sys.stderr.write(f"{len(checks)} checks, side by side; imports take longest\n")
+    findings = run_checks(checks, show)
+    problems = sum(finding.status == Status.PROBLEM for finding in findings)
+    if options.json:
+        print(to_json(findings))
+        return 1 if problems else 0
+    for finding in findings:
+        print("\n".join(finding.lines()))
+    warnings = sum(finding.status == Status.WARNING for finding in findings)
+    print(f"{len(findings)} checks: {problems} problems, {warnings} warnings")
+    return 1 if problems else 0
+
+
+def _checks(options: argparse.Namespace) -> list[Check]:
+    from tinyr1v_ray.config.base import read_yaml
+    from tinyr1v_ray.orchestration.doctor.machine import machine_checks
+    from tinyr1v_ray.orchestration.doctor.software import software_checks
+    from tinyr1v_ray.orchestration.doctor.surroundings import surroundings_checks
+
+    if options.overrides and options.config is None:
+        raise ConfigError(
+            f"doctor got {options.overrides[0]} without --config; settings replace a file's; add --config"
+        )
+    tree = {} if options.config is None else _with_overrides(read_yaml(options.config), options.overrides)
+    folders = {"runs": Path(str(tree.get("run.folder", "runs")))}
+    gpus = max(float(tree.get(key, 0)) for key in ("rollout.num_gpus_per_engine", "learner.num_gpus_per_rank"))
+    sources = [tree.get("model.path", ""), *tree.get("data.train", []), *tree.get("data.evaluation", [])]
+    uses_hub = any("/" in str(name) and not Path(str(name)).expanduser().exists() for name in sources)
+    address = str(tree.get("cluster.address", ""))
+    checks = [
+        *software_checks(),
+        *machine_checks(gpus, folders),
+        *surroundings_checks(address, options.address, options.config, options.overrides, uses_hub),
+    ]
+    if not options.only:
+        return checks
+    names = [check.name for check in checks]
+    if unknown := [name for name in options.only if name not in names]:
+        raise ConfigError(
+            f"doctor has no check {unknown[0]!r}; --only names one of its checks; use: {', '.join(names)}"
+        )
+    return [check for check in checks if check.name in options.only]
+
+
+def _with_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Dotted keys of a file, with overrides put over them: enough to know where to look; validation is a check's."""
+    from omegaconf import OmegaConf
+
+    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(overrides)))
+    flat: dict[str, Any] = {}
+    for section, value in merged.items() if isinstance(merged, dict) else ():
+        if isinstance(value, dict):
+            flat.update({f"{section!s}.{key!s}": setting for key, setting in value.items()})
+    return flat
