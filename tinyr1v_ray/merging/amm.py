@@ -127,7 +127,7 @@ class WeightRule:
     def _compatibility(self, cosine_K: Tensor) -> Tensor:
         if self._config.compatibility == "softmax":
             return torch.softmax(cosine_K / self._config.temperature, 0)
-        beta_K = (1 + cosine_K) / 2
+        beta_K = ((1 + cosine_K) / 2).clamp_min(0)  # rounding may put a cosine below -1
         return torch.where(beta_K.sum() > 0, beta_K, torch.ones_like(beta_K))
 
 

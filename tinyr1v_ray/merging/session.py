@@ -175,9 +175,7 @@ def run_merge(prepared: PreparedMerge, runner: Runner, listener: Listener) -> Me
 def _working_folder(prepared: PreparedMerge) -> Iterator[Path]:
     """Created and locked; a second merge into the same output is refused while the first runs."""
     folder = prepared.working_folder
-    if folder.exists() and not prepared.config.resume:
-        shutil.rmtree(folder)
-    (folder / OUTPUT).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,7 +183,19 @@ def _working_folder(prepared: PreparedMerge) -> Iterator[Path]:
             raise RunFolderError(
                 f"{folder} is in use by another merge; one merge writes an output; wait for it or choose another output"
             ) from error
+        if not prepared.config.resume:
+            _empty(folder)
+        (folder / OUTPUT).mkdir(exist_ok=True)
         yield folder
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an earlier attempt left, but for the lock that is held."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()
 
 
 def _run_locked(prepared: PreparedMerge, folder: Path, runner: Runner, listener: Listener) -> MergeSummary:
@@ -243,8 +253,10 @@ def _publish(prepared: PreparedMerge, folder: Path, journal: Journal) -> MergeSu
         write_report(report, target)
         counts[name] = report["counts"]
         warnings += [f"{name}: {line}" if name else line for line in report["warnings"]]
-    _flush(folder / OUTPUT)
+    for path in [*(folder / OUTPUT).rglob("*"), folder / OUTPUT]:  # on the disk before the rename shows it
+        _sync(path)
     (folder / OUTPUT).rename(prepared.output)
+    _sync(prepared.output.parent)
     shutil.rmtree(folder, ignore_errors=True)
     return MergeSummary(prepared.output, counts, tuple(warnings))
 
@@ -280,11 +292,9 @@ def _write_index(plan: MergePlan, recipe: str, target: Path) -> None:
         (target / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _flush(folder: Path) -> None:
-    """Everything to the disk before the rename makes it visible."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

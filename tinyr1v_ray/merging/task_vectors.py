@@ -103,10 +103,11 @@ def cosines(products_KK: Tensor) -> Tensor:
 
 
 def is_zero(vector: TaskVector) -> bool:
-    """Whether every entry is zero. A LoRA adapter straight from its initialisation (B = 0) is."""
-    if isinstance(vector, LowRank):
-        return not bool(vector.left.any()) or not bool(vector.right.any())
-    return not bool(vector.any())
+    """Whether ||tau||^2, which every method divides by, is zero in the vector's own arithmetic.
+
+    So is a LoRA adapter straight from its initialisation (B = 0), and a vector so small that its squares underflow.
+    """
+    return not bool(squared_norm(vector) > 0)
 
 
 def total(vectors_K: Vectors) -> Tensor:

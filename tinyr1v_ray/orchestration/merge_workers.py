@@ -51,6 +51,7 @@ class _Slot:
     node: str | None = None
     bundle: Bundle | None = None
     since_s: float = 0.0
+    num_failed_starts: int = 0
 
 
 class WorkerPool:
@@ -118,7 +119,7 @@ class WorkerPool:
         except RayTaskError as error:
             raise error.cause from error
         if isinstance(answer, str):
-            slot.node = answer
+            slot.node, slot.num_failed_starts = answer, 0
             return
         assert slot.bundle is not None and slot.node is not None
         queue.finish(slot.bundle, slot.node)
@@ -137,6 +138,13 @@ class WorkerPool:
                     "give it more memory or lower job.memory_gib, then start the same merge again"
                 )
             _log.warning("merge worker %d died on %s; it is replaced", slot.number, name)
+        if slot.node is None:
+            slot.num_failed_starts += 1
+            if slot.num_failed_starts >= self._job.max_attempts:
+                raise MergeWorkerLost(
+                    f"worker {slot.number} died {slot.num_failed_starts} times while starting: "
+                    f"{' '.join(str(error).split())[:300]}; the package must be on its node; see its log"
+                )
         self._start(slot)
 
     def _check_deadlines(self) -> None:
