@@ -62,21 +62,29 @@ class BlockMerger:
         """`blocks` is called once or twice where the rule needs to see the whole tensor first (TIES)."""
         self._rule, self._recipe, self._name = rule, recipe, name
         self._factor = recipe.factor if rule == recipe.method else 1.0
+        self._sum: Tensor | None = None
         self._thresholds_K = magnitudes_at_density(blocks, recipe.density) if rule == "ties" else None
 
     def merge(self, block_KN: Tensor, number: int) -> Tensor:
-        """m of one block [n]; `number` counts the tensor's blocks and seeds DARE's mask."""
+        """m of one block [n]; `number` counts the tensor's blocks and seeds DARE's mask. The next call may reuse it."""
         num = len(block_KN)
         if self._rule == "base":
             return block_KN.new_zeros(block_KN.shape[1])
-        if self._rule == "average":
-            return block_KN.sum(0).mul_(self._factor / num)
-        if self._rule in ("sum", "task_arithmetic"):
-            return block_KN.sum(0).mul_(self._factor)
+        if self._rule in ("average", "sum", "task_arithmetic"):
+            return self._summed(block_KN).mul_(self._factor / num if self._rule == "average" else self._factor)
         if self._rule == "dare":
             return self._dropped(block_KN, number).mul_(self._factor)
         assert self._thresholds_K is not None
         return elect_and_average(block_KN, self._thresholds_K).mul_(self._factor)
+
+    def _summed(self, block_KN: Tensor) -> Tensor:
+        size = block_KN.shape[1]
+        if self._sum is None or len(self._sum) < size:
+            self._sum = torch.empty(size)
+        result = self._sum[:size].copy_(block_KN[0])
+        for values in block_KN[1:]:
+            result.add_(values)
+        return result
 
     def _dropped(self, block_KN: Tensor, number: int) -> Tensor:
         """Each entry of each expert survives with probability 1 - drop and is then divided by it."""

@@ -119,6 +119,7 @@ class _Output:
     merger: BlockMerger | None = None
     merged: Tensor | None = None
     layer: MergedLayer | None = None
+    scratch: Tensor | None = None
     present: tuple[int, ...] = ()
 
     @property
@@ -139,7 +140,16 @@ class _Output:
         seed = None
         if self.recipe.rounding == "stochastic" and self.treatment.rule != "base":
             seed = seed_of(self.recipe.seed, "rounding", self.task.name, number)
-        return to_output(base + delta, DTYPES[self.place.dtype], seed)
+        if self.scratch is None or len(self.scratch) < len(base):
+            self.scratch = torch.empty(len(base))
+        weight = torch.add(base, delta, out=self.scratch[: len(base)])
+        return to_output(weight, DTYPES[self.place.dtype], seed)
+
+    def stored_delta(self, base: Tensor, stored: Tensor) -> Tensor:
+        """What the stored block differs from the base by, float32."""
+        if stored.dtype == torch.float32 or self.scratch is None:
+            return stored.float() - base
+        return self.scratch[: len(base)].copy_(stored).sub_(base)
 
 
 def _emit(
@@ -155,7 +165,7 @@ def _emit(
                 delta = output.delta(number, begin, block)
                 stored = output.stored(number, block[0], delta)
                 digest.update(write_at(file, output.place.offset + begin * stored.itemsize, stored))
-                table.add(block, delta, stored.float() - block[0])
+                table.add(block, delta, output.stored_delta(block[0], stored))
                 if not table.finite_inputs:
                     source.require_finite(block)
     records = []

@@ -125,10 +125,11 @@ def read_bytes_into(descriptor: int, ref: TensorRef, begin: int, buffer: memoryv
         done += got
 
 
-def read_rows(descriptor: int, ref: TensorRef, begin: int, end: int) -> Tensor:
-    """Elements [begin, end) of the flattened tensor in its stored dtype, as a fresh 1-D tensor."""
+def read_rows(descriptor: int, ref: TensorRef, begin: int, end: int, buffer: Tensor | None = None) -> Tensor:
+    """Elements [begin, end) of the flattened tensor in its stored dtype, 1-D; in `buffer` (uint8) if one is given."""
     item = ref.item_bytes
-    raw = torch.empty((end - begin) * item, dtype=torch.uint8)
+    size = (end - begin) * item
+    raw = torch.empty(size, dtype=torch.uint8) if buffer is None else buffer[:size]
     read_bytes_into(descriptor, ref, begin * item, memoryview(raw.numpy()))
     return raw.view(DTYPES[ref.dtype])
 

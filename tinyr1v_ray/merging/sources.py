@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.merging.accounting import Source
 from tinyr1v_ray.merging.lora import LowRankRef
 from tinyr1v_ray.merging.plan import CHUNK_ELEMENTS, TensorTask
-from tinyr1v_ray.merging.safetensors_file import TensorRef, read_rows
+from tinyr1v_ray.merging.safetensors_file import DTYPES, TensorRef, read_rows
 from tinyr1v_ray.merging.task_vectors import LowRank, Vectors
 
 
@@ -29,6 +30,7 @@ class TensorSource:
         self._files = ExitStack()
         self._descriptors: dict[str, int] = {}
         self._low_rank: dict[int, LowRank] = {}
+        self._buffers: dict[int, Tensor] = {}
 
     def __enter__(self) -> Self:
         for ref in (self._task.base, *self._task.experts):
@@ -58,7 +60,9 @@ class TensorSource:
     def _fill(self, row: int, last: int, block: Tensor) -> None:
         begin, end = row * self.columns, last * self.columns
         base = self._read(self._task.base, begin, end)
-        block[0] = base
+        block[0] = base  # a read is over before the next one, which takes the same buffer
+        wide = torch.float64 in {_dtype(ref) for ref in (self._task.base, *self._task.experts)}
+        base = base.double() if wide else base
         for index, ref in enumerate(self._task.experts):
             if ref is None:
                 block[1 + index] = 0
@@ -68,13 +72,16 @@ class TensorSource:
                 torch.mm(factors.left[row:last], factors.right, out=out)
             else:
                 weight = self._read(ref, begin, end)
-                if torch.float64 in (weight.dtype, base.dtype):
-                    block[1 + index] = weight.double() - base.double()
+                if wide:
+                    block[1 + index] = weight.double() - base
                 else:
                     torch.sub(weight.float(), block[0], out=block[1 + index])
 
     def _read(self, ref: TensorRef, begin: int, end: int) -> Tensor:
-        return read_rows(self._descriptors[ref.path], ref, begin, end)
+        if ref.item_bytes not in self._buffers:
+            size = min(self.rows_per_block, self.rows) * self.columns * ref.item_bytes
+            self._buffers[ref.item_bytes] = torch.empty(size, dtype=torch.uint8)
+        return read_rows(self._descriptors[ref.path], ref, begin, end, self._buffers[ref.item_bytes])
 
     def require_finite(self, block: Tensor) -> None:
         """Raise MergeError that names the owner of a NaN or Inf in a block."""
@@ -112,6 +119,10 @@ class TensorSource:
             else:
                 vectors.append(LowRank(factors.left.to(device, dtype), factors.right.to(device, dtype)))
         return base, vectors, present
+
+
+def _dtype(source: Source) -> torch.dtype | None:
+    return DTYPES[source.dtype] if isinstance(source, TensorRef) else None
 
 
 def _finite(factors: LowRank, ref: LowRankRef, expert: int) -> LowRank:
