@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo check test
+.PHONY: install demo check test bench bench-peers bench-lipo-grpo bench-merge
 
 install: $(INSTALLED)
 
@@ -27,7 +27,21 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/test_architecture.py tests/config tests/algorithms/test_lipo.py tests/algorithms/test_baselines.py tests/telemetry tests/evaluation
+	$(BIN)/pytest -q tests/test_architecture.py tests/config tests/algorithms/test_lipo.py tests/algorithms/test_baselines.py tests/telemetry tests/evaluation tests/loop tests/data/test_batching.py tests/rewards/test_extract.py tests/rewards/test_structured.py tests/rewards/test_score.py
 
 test: install
 	$(BIN)/pytest -q --durations=15
+
+bench: install
+	$(BIN)/python tests/benchmarks/bench_train.py
+
+bench-peers: install
+	$(BIN)/python tests/benchmarks/bench_peers.py
+
+bench-lipo-grpo: install
+	$(BIN)/python tests/benchmarks/bench_lipo_grpo.py
+
+bench-merge: install
+	$(BIN)/python tests/benchmarks/bench_merge_maths.py
+	$(BIN)/python tests/benchmarks/bench_merge_cheap.py
+	$(BIN)/python tests/benchmarks/bench_merge_plan.py
