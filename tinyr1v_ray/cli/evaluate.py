@@ -101,8 +101,17 @@ def _say(summary: EvaluationSummary) -> list[str]:
         lines += _remarks(figures)
     if len(summary.figures) > 1:
         of = "the paper's ten" if summary.average["is_papers"] else f"{len(summary.figures)} (not the paper's ten)"
-        lines.append(f"average of {of}: {summary.average['score']:.1f} (mme as its sum over 28)")
+        lines.append(f"average of {of}: {summary.average['score']:.1f}")
+        lines.append(f"all together: {_speed(summary)}")
     return [*lines, f"answers and scores: {summary.folder}"]
+
+
+def _speed(summary: EvaluationSummary) -> str:
+    speed = summary.speed
+    if speed.tokens_per_s is None or speed.answers_per_s is None:
+        return "nothing was answered"
+    per_answer = f"{speed.answers_per_s:.1f} answers and {speed.tokens_per_s:.0f} tokens a second"
+    return f"{speed.tokens} tokens in {speed.busy_s:.1f} s, {per_answer}"
 
 
 def _row(figures: BenchmarkFigures) -> str:

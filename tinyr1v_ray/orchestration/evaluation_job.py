@@ -12,7 +12,13 @@ from pathlib import Path
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.evaluation.benchmarks.figures import BenchmarkFigures, average_score, benchmark_figures
+from tinyr1v_ray.evaluation.benchmarks.figures import (
+    BenchmarkFigures,
+    Speed,
+    answering_speed,
+    average_score,
+    benchmark_figures,
+)
 from tinyr1v_ray.evaluation.benchmarks.grading import Grader
 from tinyr1v_ray.evaluation.benchmarks.judge import JudgeClient
 from tinyr1v_ray.evaluation.benchmarks.stored import (
@@ -23,13 +29,13 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
     read_items,
     write_answers,
 )
+from tinyr1v_ray.orchestration.calls import first_cause
 from tinyr1v_ray.orchestration.cluster import connected, resources
 from tinyr1v_ray.orchestration.evaluation_folder import open_output, output_folder, prepare_folder, recorded_config
 from tinyr1v_ray.orchestration.evaluation_inputs import EvaluationInputs, load_evaluation, named_benchmarks
 from tinyr1v_ray.orchestration.evaluation_progress import EvaluationProgress
 from tinyr1v_ray.orchestration.placement import Placement, check_fits, plan_placement
 from tinyr1v_ray.orchestration.rollout_pool import RolloutPool
-from tinyr1v_ray.orchestration.training import first_cause
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.records import JsonLines, replace_file, to_json
 from tinyr1v_ray.types import Prompt
@@ -39,11 +45,12 @@ SCORES = "scores.json"
 
 @dataclass(frozen=True)
 class EvaluationSummary:
-    """The figures of every benchmark in the folder, and their average."""
+    """The figures of every benchmark in the folder, their average, and the cost of all answers together."""
 
     folder: Path
     figures: tuple[BenchmarkFigures, ...]
     average: dict[str, object]
+    speed: Speed
 
 
 @dataclass(frozen=True)
@@ -211,7 +218,8 @@ def _score(
     config: EvaluateConfig, output: Path, judge: JudgeClient | None, progress: EvaluationProgress
 ) -> EvaluationSummary:
     """Grades and figures of every benchmark in the folder, from what is stored there alone."""
-    figures = []
+    figures: list[BenchmarkFigures] = []
+    everything: list[StoredAnswer] = []
     with Grader(config.judge.num_parallel) as grader:
         for benchmark in named_benchmarks(config):
             folder = benchmark_folder(output, benchmark.name)
@@ -221,8 +229,9 @@ def _score(
             with progress.counting(f"grading {benchmark.name}", len(answers), "answers") as on_done:
                 graded = grader.grade(benchmark, items, answers, judge, on_done)
             write_answers(folder, graded)
+            everything += graded
             figures.append(benchmark_figures(benchmark, items, graded))
-    average = average_score(figures)
-    row = {"average": average, "benchmarks": {of.name: asdict(of) for of in figures}}
+    average, speed = average_score(figures), answering_speed(everything)
+    row = {"average": average, "speed": asdict(speed), "benchmarks": {of.name: asdict(of) for of in figures}}
     replace_file(output / SCORES, to_json(row, indent=2) + "\n")
-    return EvaluationSummary(output, tuple(figures), average)
+    return EvaluationSummary(output, tuple(figures), average, speed)

@@ -13,11 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tinyr1v_ray.telemetry.progress import format_duration
 
-_LINES_PER_BAR = 10
+_BETWEEN_LINES_S = 10.0
 
 
 class EvaluationProgress:
-    """On a terminal a bar; elsewhere a line at every tenth of the work. Use as a context manager, in one thread."""
+    """On a terminal a bar; elsewhere a line every ten seconds. Use as a context manager, in one thread."""
 
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self._console = console or Console(quiet=quiet, stderr=True)
@@ -50,16 +50,17 @@ class EvaluationProgress:
         """A bar; call what it yields with the number just done."""
         self.line(f"{what}: {total} {unit}")
         bar = self._bars.add_task(what, total=total)
-        start, num_done, num_said = time.monotonic(), 0, 0
+        start, num_done = time.monotonic(), 0
+        said_s = start
 
         def advance(num: int = 1) -> None:
-            nonlocal num_done, num_said
+            nonlocal num_done, said_s
             num_done += num
             self._bars.update(bar, completed=num_done)
-            share = num_done * _LINES_PER_BAR // max(1, total)
-            if share > num_said and num_done < total and not self._live:
-                num_said = share
-                left_s = (time.monotonic() - start) / num_done * (total - num_done)
+            now_s = time.monotonic()
+            if now_s - said_s >= _BETWEEN_LINES_S and num_done < total and not self._live:
+                said_s = now_s
+                left_s = (now_s - start) / num_done * (total - num_done)
                 self.line(f"{what}: {num_done}/{total}, {format_duration(left_s)} left")
 
         try:

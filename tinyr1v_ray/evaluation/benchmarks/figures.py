@@ -95,7 +95,7 @@ def benchmark_figures(
         parts,
         {name: float(np.mean(values)) for name, values in sorted(by_category.items()) if name},
         _counts(items, answers),
-        _speed(answers),
+        answering_speed(answers),
     )
 
 
@@ -142,11 +142,12 @@ def _counts(items: Sequence[StoredItem], answers: Sequence[StoredAnswer]) -> Cou
     )
 
 
-def _speed(answers: Sequence[StoredAnswer]) -> Speed:
+def answering_speed(answers: Sequence[StoredAnswer]) -> Speed:
+    """Cost of stored answers, of one benchmark or of several."""
     asked = [answer for answer in answers if answer.finished_s]
     tokens = [answer.num_tokens for answer in asked]
     of_correct = [answer.num_tokens for answer in asked if answer.correct]
-    requests = {answer.prompt_id: (answer.started_s, answer.finished_s) for answer in asked}
+    requests = {(answer.domain, answer.prompt_id): (answer.started_s, answer.finished_s) for answer in asked}
     latencies_s = [finished - started for started, finished in requests.values()]
     busy_s = _union_s(sorted(requests.values()))
     return Speed(
