@@ -2,8 +2,8 @@
 
 Field tables: KubeRay's API reference for ray.io/v1 of KubeRay 1.6
 (https://docs.ray.io/en/latest/cluster/kubernetes/references/api.html) and the Kubernetes API reference for Pods
-(https://kubernetes.io/docs/reference/kubernetes-api/), reduced to the types that are used here. A field that is not in a
-table is an error, as it is for an API server in strict mode.
+(https://kubernetes.io/docs/reference/kubernetes-api/), reduced to the types that are used here. A field that is not in
+a table is an error, as it is for an API server in strict mode.
 """
 
 from __future__ import annotations

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tinyr1v_ray.errors import TinyR1VError
 from tinyr1v_ray.orchestration.doctor.finding import Check, Outcome, Status, run_probe
@@ -17,6 +19,7 @@ from tinyr1v_ray.orchestration.submission import JobCluster
 _RAY_TIMEOUT_S = 240.0
 _CONFIG_TIMEOUT_S = 240.0
 _HUB_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 5.0
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -39,10 +42,26 @@ def surroundings_checks(
 
 def check_ray(address: str, timeout_s: float = _RAY_TIMEOUT_S) -> Outcome:
     """Join the cluster at the address, or start one here when it is empty; run one task on it."""
+    if address not in ("", "auto", "local") and (reason := _unreachable(address)):
+        return Outcome(
+            Status.PROBLEM,
+            f"nobody answers at {address}: {reason}",
+            "start the cluster (ray start --head), open its port, or correct cluster.address or RAY_ADDRESS",
+        )
     fix = "see the newest logs in /tmp/ray/session_latest/logs; check limits, memory and a firewall between the nodes"
     with tempfile.TemporaryDirectory() as home:  # a cluster started to look at leaves no token behind
         extra = {} if address else {"HOME": home}
         return run_probe("tinyr1v_ray.orchestration.doctor.probe_ray", [address], timeout_s, fix, extra)
+
+
+def _unreachable(address: str) -> str:
+    """Why nothing listens at host:port (Ray itself would go on trying for minutes); empty when something does."""
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    try:
+        socket.create_connection((str(parts.hostname), parts.port or 10001), _CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
 
 
 def check_token(home: Path | None = None) -> Outcome:
