@@ -21,7 +21,7 @@ from tinyr1v_ray.miniature.pools import NUM_ITEMS, Domain, Pool
 from tinyr1v_ray.miniature.tasks.catalogue import items
 from tinyr1v_ray.miniature.tasks.item import Item, Style
 
-DATA_VERSION = 2
+DATA_VERSION = 3
 """Raised whenever the same seed gives other items, so that a cache of an older release is not taken for this one."""
 
 DATA_SEED = 0

@@ -10,12 +10,16 @@ from tinyr1v_ray.miniature.pools import Pool
 from tinyr1v_ray.miniature.tasks.item import Item, Thoughts
 
 QUESTIONS = ("Read the number.", "Which number is written here?", "Write down the digits.")
+NUM_DIGITS = (2, 3, 4, 5)
+LATER_SHARES = (0.05, 0.15, 0.3, 0.5)
+"""Shares of the lengths in RL and evaluation: longer than in the warm-up (equal shares), which leaves room to learn."""
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 
 
 def ocr_item(pool: Pool, rng: np.random.Generator) -> Item:
     """A row of cells with one digit each; longer numbers are harder."""
-    digits = [int(digit) for digit in rng.integers(0, 10, size=rng.integers(2, 6))]
+    shares = None if pool is Pool.WARMUP else LATER_SHARES
+    digits = [int(digit) for digit in rng.integers(0, 10, size=rng.choice(NUM_DIGITS, p=shares))]
     canvas = blank(len(digits), 1)
     sources = []
     for column, digit in enumerate(digits):
