@@ -26,30 +26,36 @@ class MachineRates:
     io_bytes_per_s: float = 1.0e9
 
 
-def measure_rates(device: str, threads: int) -> MachineRates:
-    """Matrix products, elementwise passes beyond the caches, and the cost of starting an operation."""
+Clock = Callable[[], float]
+
+
+def measure_rates(device: str, threads: int, clock: Clock = time.perf_counter) -> MachineRates:
+    """Matrix products, elementwise passes beyond the caches, and the cost of starting an operation.
+
+    `clock` may be `time.process_time` where others use the machine and processor seconds are what is asked for.
+    """
     torch.set_num_threads(threads)
     square = torch.rand(_PROBE_SIDE, _PROBE_SIDE, device=device)
     product = torch.empty_like(square)
-    flops_per_s = 2 * _PROBE_SIDE**3 / _seconds(lambda: torch.mm(square, square, out=product), device)
+    flops_per_s = 2 * _PROBE_SIDE**3 / _seconds(lambda: torch.mm(square, square, out=product), device, clock)
     long = torch.rand(_PROBE_ELEMENTS, device=device)
     other = torch.rand(_PROBE_ELEMENTS, device=device)
-    bytes_per_s = 12 * _PROBE_ELEMENTS / _seconds(lambda: long.add_(other), device)
+    bytes_per_s = 12 * _PROBE_ELEMENTS / _seconds(lambda: long.add_(other), device, clock)
     tiny = torch.rand(16, device=device)
-    operation_s = _seconds(lambda: tiny.add_(1.0), device)
+    operation_s = _seconds(lambda: tiny.add_(1.0), device, clock)
     return MachineRates(flops_per_s, bytes_per_s, operation_s)
 
 
-def _seconds(action: Callable[[], object], device: str, budget_s: float = 0.25) -> float:
+def _seconds(action: Callable[[], object], device: str, clock: Clock, budget_s: float = 0.25) -> float:
     """Median of as many runs as fit the budget, after one to warm up."""
     times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < 4 or (time.perf_counter() - began < budget_s and len(times) < 1000):
-        start = time.perf_counter()
+    began = clock()
+    while len(times) < 4 or (clock() - began < budget_s and len(times) < 1000):
+        start = clock()
         action()
         if device == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return sorted(times[1:])[len(times[1:]) // 2]
 
 
