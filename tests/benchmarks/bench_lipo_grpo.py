@@ -121,11 +121,18 @@ def _tokens(answers: Collection[HeldOutAnswer]) -> float:
     return float(np.mean([answer.num_tokens for answer in answers]))
 
 
+def _items(answers: dict[str, HeldOutAnswer]) -> tuple[tuple[str, str], ...]:
+    """Which items these are: ids and reference answers."""
+    return tuple(sorted((key, answer.reference) for key, answer in answers.items()))
+
+
 def _print_comparison(by_algorithm: dict[str, list[Run]]) -> None:
     """Items are paired; an item's figure is its mean over the seeds."""
     after = {name: [run.answers("after") for run in runs] for name, runs in by_algorithm.items()}
     prompt_ids = sorted(after["grpo"][0])
-    assert all(sorted(answers) == prompt_ids for runs in after.values() for answers in runs)
+    items = {_items(answers) for runs in after.values() for answers in runs}
+    if len(items) != 1:
+        raise SystemExit("the runs answered different held-out items; make them from the same data, in another folder")
 
     def means(name: str, figure: str) -> np.ndarray:
         rows = [[float(getattr(answers[key], figure)) for key in prompt_ids] for answers in after[name]]
