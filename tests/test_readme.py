@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -189,3 +190,12 @@ def test_the_licence_is_whole() -> None:
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
     assert re.search(r'^license = "Apache-2.0"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_miniatures_figures_are_those_of_its_record() -> None:
+    record = json.loads((ROOT / "tinyr1v_ray/miniature/shipped/miniature.json").read_text(encoding="utf-8"))
+    for domain, measured in record["evaluation"].items():
+        free, direct, reasoned = (measured[name] for name in ("sampled", "forced_direct", "forced_reasoning"))
+        shares = [f"{100 * way['accuracy']:.1f} %" for way in (free, direct, reasoned)]
+        row = [f"`{domain}`", shares[0], f"{free['mean_tokens']:.1f}", *shares[1:]]
+        assert f"| {' | '.join(row)} |" in README
