@@ -162,3 +162,12 @@ def verify_output(plan: MergePlan, output: Path, journal: Journal) -> None:
             f"{len(wrong)} tensors differ from the journal's hashes, first {wrong[0]}; the disk or another program "
             "changed them; start the merge again"
         )
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's entries, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from tinyr1v_ray.merging.assets import (
 )
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.merging.execute import allocate
-from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, verify_output
+from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, sync_to_disk, verify_output
 from tinyr1v_ray.merging.plan import MergePlan, make_plan
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.report import REPORT, make_report, unchanged_experts, write_report
@@ -254,9 +253,9 @@ def _publish(prepared: PreparedMerge, folder: Path, journal: Journal) -> MergeSu
         counts[name] = report["counts"]
         warnings += [f"{name}: {line}" if name else line for line in report["warnings"]]
     for path in [*(folder / OUTPUT).rglob("*"), folder / OUTPUT]:  # on the disk before the rename shows it
-        _sync(path)
+        sync_to_disk(path)
     (folder / OUTPUT).rename(prepared.output)
-    _sync(prepared.output.parent)
+    sync_to_disk(prepared.output.parent)
     shutil.rmtree(folder, ignore_errors=True)
     return MergeSummary(prepared.output, counts, tuple(warnings))
 
@@ -290,11 +289,3 @@ def _write_index(plan: MergePlan, recipe: str, target: Path) -> None:
     if len(set(weight_map.values())) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         (target / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
