@@ -1,7 +1,8 @@
 """The shipped base: it loads, fits its tokenizer, and does what its record says."""
 
 import json
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -134,5 +135,11 @@ def test_right_means_tagged_and_exact(text: str, right: bool) -> None:
     assert is_right(text, "14") is right
 
 
-def test_folder_is_found_without_importing_torch() -> None:
-    assert base_model_folder() == Path(base_model_folder()) and (base_model_folder() / "config.json").is_file()
+def test_finding_the_folder_and_the_data_loads_no_model_library() -> None:
+    """Driver and data room ask for both; only who builds the miniature pays for torch and transformers."""
+    code = (
+        "import sys; import tinyr1v_ray.miniature.base, tinyr1v_ray.miniature.build;"
+        "print([name for name in ('transformers', 'vllm', 'ray', 'deepspeed') if name in sys.modules])"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"

@@ -21,7 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "build",
         help="tokenizer, model, warm-up, data files and a contact sheet",
         description="Make the miniature: a Qwen2.5-VL of two million parameters that has learned a little of reading "
-        "digits, arithmetic, charts and tables, and the data to train it further. About 15 minutes on 2 cores; "
+        "digits, arithmetic, charts and tables, and the data to train it further. About 20 minutes on 2 idle cores; "
         "with --shipped-base seconds.",
     )
     build.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make; it must not exist")
