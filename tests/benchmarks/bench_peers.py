@@ -172,6 +172,7 @@ def print_rows(run: SteppedRun, ours: Sequence[Step], theirs: Sequence[dict[str,
         ("ours, completions/s", f"{our_rate:.0f}"),
         ("TRL, completions/s", f"{their_rate:.0f}"),
         ("ratio of completions/s", f"{our_rate / their_rate:.2f}  (target >= 2)"),
+        ("  of the fastest steps alone", f"{min(their_s) / min(our_s):.2f}  (least touched by other load)"),
         ("ours, tokens per answer", spread(our_tokens, ".1f", "")),
         ("TRL, tokens per answer", spread(their_tokens, ".1f", "")),
         (
