@@ -67,35 +67,37 @@ def test_a_frozen_weight_gets_no_gradient() -> None:
 
 
 PEAK = """
-import resource, sys, torch
+import re, sys, torch
 from tinyr1v_ray.learner.logprobs import selected_logprobs
 torch.set_num_threads(1)
 V, T, H = 152064, 512, 16
-def mib(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def mib(name):
+    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
 hidden = torch.randn(T, H, requires_grad=True)
 weight = torch.randn(V, H, requires_grad=True)
 targets = torch.arange(T)
 small = selected_logprobs(hidden[:8], weight, targets[:8], 1.0, 8).sum()   # warm up the libraries
 small.backward(); hidden.grad = weight.grad = None
-before = mib()
+open("/proc/self/clear_refs", "w").write("5")   # the peak starts again from what is resident now
+before = mib("VmRSS")
 if sys.argv[1] == "chunked":
     logprobs = selected_logprobs(hidden, weight, targets, 1.0, 32)
 else:
     logprobs = torch.log_softmax((hidden @ weight.T).float(), -1).gather(1, targets[:, None])
 logprobs.sum().backward()
-print(mib() - before)
+print(mib("VmHWM") - before)
 """
 
 
 def test_peak_memory_at_the_real_vocabulary() -> None:
     """512 tokens at V = 152064: logits are 297 MiB in float32, a chunk of 32 takes 19.
 
-    Chunked, forward and backward stay below four chunks and the weight's gradient (9 MiB); that the same measure sees
-    the plain computation's logits shows that it works.
+    Chunked, forward and backward never hold a whole logits tensor; that the same measure sees more than two of them in
+    the plain computation shows that it works. (Resident memory, counted from a peak that is reset before.)
     """
 
     def peak(kind: str) -> float:
         return float(subprocess.run([sys.executable, "-c", PEAK, kind], capture_output=True, check=True).stdout)
 
-    assert peak("chunked") < 4 * 19 + 2 * 9
-    assert peak("plain") > 297
+    assert peak("chunked") < 0.75 * 297
+    assert peak("plain") > 2 * 297

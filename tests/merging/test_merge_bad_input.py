@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import write_tiny_model
 from safetensors.torch import load_file, save_file
 
 from tinyr1v_ray.cli import merge
@@ -195,8 +196,6 @@ def test_a_result_too_large_for_its_dtype(case: Case) -> None:
 
 
 def test_expert_of_another_base(case: Case, untied_base: Path) -> None:
-    from conftest import write_tiny_model
-
     shutil.rmtree(case.experts[1])
     write_tiny_model(case.experts[1], tied=True, seed=99)
     text = case.refused("expert 1", "another base")

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from conftest import write_expert
 from ray.cluster_utils import Cluster
 
 from tinyr1v_ray.config.merge import MergeConfig
@@ -138,7 +139,6 @@ def test_a_task_that_always_kills_its_worker(
 
 def test_a_worker_s_error_reaches_the_user(cluster: Cluster, config: dict, tmp_path: Path) -> None:
     import torch
-    from conftest import write_expert
     from safetensors.torch import load_file, save_file
 
     broken = write_expert(Path(config["base"]), tmp_path / "broken", seed=1)

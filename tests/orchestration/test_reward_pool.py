@@ -81,4 +81,7 @@ def test_a_dead_scorer_is_replaced_and_its_group_scored_again(pool: RewardPool) 
 
 
 def _is_scorer(process: psutil.Process) -> bool:
-    return "ray::ScorerActor" in " ".join(process.cmdline())
+    try:
+        return "ray::ScorerActor" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False

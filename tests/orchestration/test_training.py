@@ -63,7 +63,7 @@ class Run:
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         self.process.wait()
-        actors = [child for child in children if _is_running_actor(child)]
+        actors = [child for child in children if "Actor" in _command(child)]
         _, alive = psutil.wait_procs(actors, timeout=60)
         assert not alive, f"actors outlived their driver: {alive}"
         for child in children:
@@ -74,7 +74,7 @@ class Run:
         """SIGKILL to one actor of a kind."""
         assert self.process is not None
         processes = psutil.Process(self.process.pid).children(recursive=True)
-        [actor] = [process for process in processes if f"ray::{name}" in " ".join(process.cmdline())][:1]
+        [actor] = [process for process in processes if f"ray::{name}" in _command(process)][:1]
         os.kill(actor.pid, signal.SIGKILL)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -92,11 +92,12 @@ class Run:
         return dict(model.state_dict())
 
 
-def _is_running_actor(process: psutil.Process) -> bool:
+def _command(process: psutil.Process) -> str:
+    """Command line of a process; empty when it has ended."""
     try:
-        return "Actor" in " ".join(process.cmdline())
+        return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
-        return False
+        return ""
 
 
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     address = cluster_address(settings.address)
     try:
         ray.init(
-            address=address,
+            address=address or "local",  # without an address Ray would join whatever cluster it finds on the machine
             num_cpus=None if address else settings.num_cpus or None,
             include_dashboard=False if address is None else None,
             log_to_driver=False,  # actors' output is in Ray's log folder; what a user must know is raised

@@ -25,6 +25,7 @@ from tinyr1v_ray.merging.session import (
     run_merge,
 )
 from tinyr1v_ray.miniature.base import base_model_folder
+from tinyr1v_ray.orchestration.cluster import cluster_address
 from tinyr1v_ray.orchestration.merge_workers import ray_runner
 
 MINIATURE = "miniature"
@@ -112,14 +113,14 @@ def _connect(job: JobConfig, resources: MergeResources, plan: MergePlan) -> bool
     """
     if ray.is_initialized():
         return False
-    address = job.ray_address or os.environ.get("RAY_ADDRESS")
+    address = cluster_address(job.ray_address)
     own: dict[str, Any] = {
         "num_cpus": max(os.cpu_count() or 1, resources.num_workers * plan.threads_per_task),
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
     }
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **({} if address else own))
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else own))
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise PlacementError(
