@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tinyr1v_ray.config.merge import WUDI
 from tinyr1v_ray.errors import MergeError
-from tinyr1v_ray.merging.amm import AmmConfig, MergedLayer, expert_cosines, merge_task_vectors
+from tinyr1v_ray.merging.amm import AmmConfig, MergedLayer, merge_task_vectors
 from tinyr1v_ray.merging.costs import MatrixShape, choose_form, gram_cost, thin_cost
 from tinyr1v_ray.merging.task_vectors import LowRank
 
@@ -300,13 +300,6 @@ def test_flops_of_the_3b_language_model() -> None:
         published += 36 * count * 300 * 4 * 3 * rows**2 * columns
     assert published == pytest.approx(7.26e16, rel=0.01)
     assert ours == pytest.approx(7.87e15, rel=0.02)
-
-
-def test_cosines_between_experts() -> None:
-    tau, zero = vectors(1, 3, 4)[0], torch.zeros(3, 4, dtype=torch.float64)
-    table = expert_cosines([tau, -2 * tau, zero])
-    assert table[0] == pytest.approx([1, -1, 0])
-    assert table[2] == [0, 0, 0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

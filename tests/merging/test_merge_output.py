@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.merging.amm import AmmConfig, merge_task_vectors
-from tinyr1v_ray.merging.baselines import magnitudes_at_density, merge_matrix
+from tinyr1v_ray.merging.baselines import magnitudes_at_densities, merge_matrix
 from tinyr1v_ray.merging.rounding import to_output
 
 Weights = dict[str, Tensor]
@@ -98,10 +98,12 @@ def test_the_exact_magnitude_is_found_block_by_block() -> None:
     values = torch.randn(2, 10_001, generator=generator) * 1e-4
     values[1, :6000] = 0.25  # more ties than are kept
     blocks = [values[:, begin : begin + 777] for begin in range(0, 10_001, 777)]
-    for density in (1e-6, 0.2, 0.5, 1.0):
-        keep = max(1, int(density * 10_001))
-        expected = [float(row.abs().sort(descending=True).values[keep - 1]) for row in values]
-        assert magnitudes_at_density(lambda: blocks, density) == expected
+    densities = (1e-6, 0.2, 0.5, 1.0)
+    expected = [
+        [float(row.abs().sort(descending=True).values[max(1, int(density * 10_001)) - 1]) for row in values]
+        for density in densities
+    ]
+    assert magnitudes_at_densities(lambda: blocks, densities) == expected
 
 
 def test_report_accounts_for_every_tensor(merge_here: Merge, tmp_path: Path, tied_base: Path) -> None:

@@ -33,7 +33,6 @@ from tinyr1v_ray.merging.task_vectors import (
     LowRank,
     TaskVector,
     Vectors,
-    cosines,
     dense,
     inner_products,
     non_zero,
@@ -225,8 +224,3 @@ class _Adam:
 def _floats(values: Sequence[Tensor] | Tensor) -> tuple[float, ...]:
     stacked = values if isinstance(values, Tensor) else torch.stack(list(values))
     return tuple(stacked.double().tolist())
-
-
-def expert_cosines(vectors_K: Vectors) -> list[list[float]]:
-    """cos(tau_i, tau_j) of all experts, zero ones included: [K][K]."""
-    return cosines(inner_products(vectors_K)).double().tolist()

@@ -7,13 +7,14 @@ dare             drop entries at random, rescale, then scale * sum (arXiv 2311.0
 iso_c            the sum with all singular values set to their mean (arXiv 2502.04959), matrices only
 
 All but iso_c work entry by entry and so on any block of a tensor, given what must be known of the whole tensor first
-(TIES' thresholds): `BlockMerger` is fed block by block and holds nothing but a block.
+(TIES' thresholds): `BlockMerger` is fed block by block and holds nothing but a block. How a tensor is cut (`blocks.py`)
+belongs to the definition: DARE's masks are seeded by tensor, expert and block.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.merging.amm import MergedLayer, merge_task_vectors
+from tinyr1v_ray.merging.blocks import row_blocks
 from tinyr1v_ray.merging.task_vectors import Vectors, dense, total
 
 _LOW_BITS = 16
@@ -31,7 +33,7 @@ Blocks = Callable[[], Iterable[Tensor]]
 
 
 def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, recipe: RecipeConfig, name: str = "") -> MergedLayer:
-    """Merge one matrix by any method; `name` seeds DARE's masks. The recipe's scale is applied."""
+    """Merge one matrix by any method, as a merge of checkpoints does, scale included; `name` seeds DARE's masks."""
     if recipe.method in ("amm", "wudi"):
         layer = merge_task_vectors(
             task_vectors_K, recipe.amm, form=recipe.form, solver=recipe.solver, flow_time=recipe.flow_time
@@ -40,10 +42,15 @@ def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, recipe: RecipeConfi
         return layer
     if recipe.method == "iso_c":
         return MergedLayer(iso_c(task_vectors_K).mul_(recipe.factor), (0.0,))
-    block = torch.stack([dense(vector).float() for vector in task_vectors_K])
-    flat = block.view(len(block), -1)
-    merger = BlockMerger(recipe.method, recipe, name, lambda: [flat])
-    return MergedLayer(merger.merge(flat, 0).view(block.shape[1:]), (0.0,))
+    stack = torch.stack([dense(vector).float() for vector in task_vectors_K])
+    num, rows, columns = stack.shape
+    blocks = [(number, stack[:, a:b].reshape(num, -1)) for number, a, b in row_blocks(rows, columns)]
+    thresholds_K = None
+    if recipe.method == "ties":
+        (thresholds_K,) = magnitudes_at_densities(lambda: (block for _, block in blocks), [recipe.density])
+    merger = BlockMerger(recipe.method, recipe, name, thresholds_K)
+    merged = [merger.merge(block, number).clone() for number, block in blocks]
+    return MergedLayer(torch.cat(merged).view(rows, columns), (0.0,))
 
 
 def iso_c(task_vectors_K: Sequence[Tensor] | Vectors) -> Tensor:
@@ -58,12 +65,12 @@ def iso_c(task_vectors_K: Sequence[Tensor] | Vectors) -> Tensor:
 class BlockMerger:
     """One entrywise rule on one tensor."""
 
-    def __init__(self, rule: str, recipe: RecipeConfig, name: str, blocks: Blocks) -> None:
-        """`blocks` is called once or twice where the rule needs to see the whole tensor first (TIES)."""
+    def __init__(self, rule: str, recipe: RecipeConfig, name: str, thresholds_K: Sequence[float] | None = None) -> None:
+        """`thresholds_K` is for TIES, from `magnitudes_at_densities`."""
         self._rule, self._recipe, self._name = rule, recipe, name
         self._factor = recipe.factor if rule == recipe.method else 1.0
         self._sum: Tensor | None = None
-        self._thresholds_K = magnitudes_at_density(blocks, recipe.density) if rule == "ties" else None
+        self._thresholds_K = thresholds_K
 
     def merge(self, block_KN: Tensor, number: int) -> Tensor:
         """m of one block [n]; `number` counts the tensor's blocks and seeds DARE's mask. The next call may reuse it."""
@@ -116,11 +123,12 @@ def elect_and_average(block_KN: Tensor, thresholds_K: Sequence[float]) -> Tensor
     return result.div_(count.clamp_(min=1))
 
 
-def magnitudes_at_density(blocks: Blocks, density: float) -> list[float]:
-    """Per expert the exact k-th largest |entry|, k = max(1, floor(density n)); entries equal to it are all kept.
+def magnitudes_at_densities(blocks: Blocks, densities: Sequence[float]) -> list[list[float]]:
+    """Per density and expert the exact k-th largest |entry|, k = max(1, floor(density n)); equal ones are all kept.
 
     Radix selection on the float's bits, whose order is that of magnitudes: one pass counts the upper half, one the
-    lower half within the bin found, so a tensor of any size needs two passes and two small tables.
+    lower half within the bins found, so a tensor of any size and any number of densities need two passes and small
+    tables.
     """
     upper: list[Tensor] = []
     numel = 0
@@ -131,20 +139,24 @@ def magnitudes_at_density(blocks: Blocks, density: float) -> list[float]:
             for row in block
         ]
         upper = [a + b for a, b in zip(upper, counts, strict=True)] if upper else counts
-    keep = max(1, int(density * numel))
-    found = [_bin_of(counts, keep) for counts in upper]
-    lower = [torch.zeros(1 << _LOW_BITS, dtype=torch.int64) for _ in found]
+    found = [[_bin_of(counts, max(1, int(density * numel))) for counts in upper] for density in densities]
+    bins_K = [{own[expert][0] for own in found} for expert in range(len(upper))]
+    lower = [{chosen: torch.zeros(1 << _LOW_BITS, dtype=torch.int64) for chosen in bins} for bins in bins_K]
     for block in blocks():
-        for row, (chosen, _), counts in zip(block, found, lower, strict=True):
-            # inside the bin the upper bits cancel; everything else becomes at least 2^16 and is counted apart
-            inside = (row.view(torch.int32) & _MAGNITUDE).bitwise_xor_(chosen << _LOW_BITS).clamp_(max=1 << _LOW_BITS)
-            counts += torch.bincount(inside, minlength=(1 << _LOW_BITS) + 1)[:-1]
-    result = []
-    for (chosen, left), counts in zip(found, lower, strict=True):
-        low, _ = _bin_of(counts, left)
-        bits = torch.tensor([(chosen << _LOW_BITS) | low], dtype=torch.int32)
-        result.append(max(float(bits.view(torch.float32)), float(torch.finfo(torch.float32).tiny)))
-    return result
+        for row, tables in zip(block, lower, strict=True):
+            for chosen, table in tables.items():
+                # inside the bin the upper bits cancel; everything else becomes at least 2^16 and is counted apart
+                bits = (row.view(torch.int32) & _MAGNITUDE).bitwise_xor_(chosen << _LOW_BITS).clamp_(max=1 << _LOW_BITS)
+                table += torch.bincount(bits, minlength=(1 << _LOW_BITS) + 1)[:-1]
+    return [[_magnitude(place, tables) for place, tables in zip(own, lower, strict=True)] for own in found]
+
+
+def _magnitude(place: tuple[int, int], tables: Mapping[int, Tensor]) -> float:
+    """The float32 at a place (bin, rank within it); at least the smallest normal one, so that zeros are never kept."""
+    chosen, left = place
+    low, _ = _bin_of(tables[chosen], left)
+    bits = torch.tensor([(chosen << _LOW_BITS) | low], dtype=torch.int32)
+    return max(float(bits.view(torch.float32)), float(torch.finfo(torch.float32).tiny))
 
 
 def _bin_of(counts: Tensor, keep: int) -> tuple[int, int]:

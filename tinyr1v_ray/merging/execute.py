@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,37 +19,35 @@ from torch import Tensor
 from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.merging.amm import MergedLayer
-from tinyr1v_ray.merging.baselines import BlockMerger, merge_matrix, seed_of
-from tinyr1v_ray.merging.names import MATRIX_KINDS
-from tinyr1v_ray.merging.plan import MergePlan, Place, TensorTask, Treatment
+from tinyr1v_ray.merging.baselines import BlockMerger, magnitudes_at_densities, merge_matrix, seed_of
+from tinyr1v_ray.merging.plan import SOLVED, MergePlan, Place, TensorTask, Treatment
 from tinyr1v_ray.merging.records import DeltaTable, TensorRecord, make_record
 from tinyr1v_ray.merging.rounding import to_output
-from tinyr1v_ray.merging.safetensors_file import DTYPES, read_rows, write_at
+from tinyr1v_ray.merging.safetensors_file import DTYPES, MERGEABLE, open_input, read_rows, write_at
 from tinyr1v_ray.merging.sources import TensorSource
-
-_SOLVED = ("amm", "wudi", "iso_c")
 
 
 def execute_task(plan: MergePlan, index: int, folder: Path) -> list[TensorRecord]:
     """Carry out task `index`, writing into the shards under `folder`; one record per recipe.
 
-    Raises MergeError for non-finite inputs or results, CheckpointError for files that cannot be read.
+    Raises MergeError for non-finite inputs or results and for inputs that were changed, CheckpointError for files
+    that cannot be read.
     """
     task = plan.tasks[index]
     if torch.get_num_threads() != plan.threads_per_task:
         torch.set_num_threads(plan.threads_per_task)
-    if task.base.dtype not in ("F64", "F32", "F16", "BF16") or task.base.numel == 0:
+    if task.base.dtype not in MERGEABLE or task.base.numel == 0:
         return [_copy(task, treatment, place, folder) for treatment, place in _pairs(task)]
     started = time.perf_counter()
     with TensorSource(task) as source:
-        solved = [pair for pair in _pairs(task) if pair[0].rule in _SOLVED]
-        streamed = [pair for pair in _pairs(task) if pair[0].rule not in _SOLVED]
+        if task.held:
+            source.hold()
         records = []
-        if solved:
-            records += _execute_solved(plan, task, source, solved, folder)
+        if any(treatment.rule in SOLVED for treatment in task.treatments):
+            records += _execute_solved(plan, task, source, folder)
+        streamed = _streamed_outputs(plan, task, source, folder)
         if streamed:
-            outputs = [_stream_output(plan, task, source, treatment, place, folder) for treatment, place in streamed]
-            records += _emit(source, source.blocks(), outputs)
+            records += _emit(source, streamed)
     seconds = time.perf_counter() - started
     by_recipe = {record.recipe: record.with_seconds(seconds / len(records)) for record in records}
     return [by_recipe[treatment.recipe] for treatment in task.treatments]
@@ -61,50 +57,38 @@ def _pairs(task: TensorTask) -> list[tuple[Treatment, Place]]:
     return list(zip(task.treatments, task.places, strict=True))
 
 
-def _execute_solved(
-    plan: MergePlan, task: TensorTask, source: TensorSource, pairs: list[tuple[Treatment, Place]], folder: Path
-) -> list[TensorRecord]:
-    """Methods that need the whole matrix: the task vectors are held in memory once, recipes run one after the other."""
-    wants_double = any(plan.recipes[t.recipe].amm.dtype == "float64" for t, _ in pairs)
-    base, vectors, present = source.load(plan.device, torch.float64 if wants_double else torch.float32)
+def _execute_solved(plan: MergePlan, task: TensorTask, source: TensorSource, folder: Path) -> list[TensorRecord]:
+    """Methods that need the whole matrix, one after the other on the same task vectors."""
+    vectors, present = source.vectors(plan.device)
     records = []
-    for treatment, place in pairs:
+    for treatment, place in _pairs(task):
+        if treatment.rule not in SOLVED:
+            continue
         recipe = plan.recipes[treatment.recipe]
         if treatment.form is not None:
             recipe = recipe.model_copy(update={"form": treatment.form})
         layer = merge_matrix(vectors, recipe, task.name)
-        flat = layer.task_vector.reshape(-1).to("cpu", torch.float32)
         output = _Output(plan, task, treatment, place, folder)
-        output.solution(flat, layer, present)
-        records += _emit(source, _from_memory(source, base, vectors, present), [output])
+        output.solution(layer.task_vector.reshape(-1).to("cpu", torch.float32), layer, present)
+        records += _emit(source, [output])
     return records
 
 
-def _from_memory(
-    source: TensorSource, base: Tensor, vectors: Any, present: list[int]
-) -> Iterator[tuple[int, int, Tensor]]:
-    """The same blocks as `source.blocks()`, from what is already in memory."""
-    step = source.rows_per_block
-    for number, row in enumerate(range(0, source.rows, step)):
-        last = min(row + step, source.rows)
-        block = torch.zeros(1 + source.num_experts, (last - row) * source.columns)
-        block[0] = base[row * source.columns : last * source.columns]
-        for position, index in enumerate(present):
-            vector = vectors[position]
-            rows = vector[row:last] if isinstance(vector, Tensor) else vector.left[row:last] @ vector.right
-            block[1 + index] = rows.reshape(-1)
-        yield number, row * source.columns, block
-
-
-def _stream_output(
-    plan: MergePlan, task: TensorTask, source: TensorSource, treatment: Treatment, place: Place, folder: Path
-) -> _Output:
-    """An output of an entrywise rule, whose first passes (TIES) happen here."""
-    output = _Output(plan, task, treatment, place, folder)
-    output.merger = BlockMerger(
-        treatment.rule, output.recipe, task.name, lambda: (block[1:] for _, _, block in source.blocks())
-    )
-    return output
+def _streamed_outputs(plan: MergePlan, task: TensorTask, source: TensorSource, folder: Path) -> list[_Output]:
+    """Outputs of entrywise rules. What TIES must know of the whole tensor is found here, once for all its recipes."""
+    densities = {plan.recipes[t.recipe].density for t in task.treatments if t.rule == "ties"}
+    ordered = sorted(densities)
+    found = magnitudes_at_densities(lambda: (block[1:] for _, _, block in source.blocks()), ordered) if ordered else []
+    thresholds = dict(zip(ordered, found, strict=True))
+    outputs = []
+    for treatment, place in _pairs(task):
+        if treatment.rule in SOLVED:
+            continue
+        output = _Output(plan, task, treatment, place, folder)
+        recipe = output.recipe
+        output.merger = BlockMerger(treatment.rule, recipe, task.name, thresholds.get(recipe.density))
+        outputs.append(output)
+    return outputs
 
 
 @dataclass
@@ -152,15 +136,13 @@ class _Output:
         return self.scratch[: len(base)].copy_(stored).sub_(base)
 
 
-def _emit(
-    source: TensorSource, blocks: Iterator[tuple[int, int, Tensor]], outputs: list[_Output]
-) -> list[TensorRecord]:
+def _emit(source: TensorSource, outputs: list[_Output]) -> list[TensorRecord]:
     """Write every output block by block; hashes and statistics are taken while a block is in the cache."""
     with ExitStack() as stack:
         files = [stack.enter_context((o.folder / o.place.shard).open("r+b")).fileno() for o in outputs]
         hashes = [hashlib.sha256() for _ in outputs]
         tables = [DeltaTable() for _ in outputs]
-        for number, begin, block in blocks:
+        for number, begin, block in source.blocks():
             for output, file, digest, table in zip(outputs, files, hashes, tables, strict=True):
                 delta = output.delta(number, begin, block)
                 stored = output.stored(number, block[0], delta)
@@ -183,16 +165,11 @@ def _emit(
 
 def _copy(task: TensorTask, treatment: Treatment, place: Place, folder: Path) -> TensorRecord:
     """Tensors that are no weights: the base's bytes."""
-    with Path(task.base.path).open("rb") as source:
+    with open_input(task.base) as source:
         values = read_rows(source.fileno(), task.base, 0, task.base.numel)
     with (folder / place.shard).open("r+b") as file:
         digest = hashlib.sha256(write_at(file.fileno(), place.offset, values) if task.base.numel else b"")
     return make_record(task, treatment, digest.hexdigest(), DeltaTable(), (None, ()))
-
-
-def is_matrix(task: TensorTask) -> bool:
-    """Whether the task is a linear layer's matrix."""
-    return task.kind in MATRIX_KINDS
 
 
 def allocate(plan: MergePlan, folder: Path) -> None:

@@ -10,15 +10,20 @@ import torch
 
 from tinyr1v_ray.merging.execute import execute_task
 from tinyr1v_ray.merging.journal import hash_range
-from tinyr1v_ray.merging.plan import MergePlan
+from tinyr1v_ray.merging.plan import MergePlan, input_files
+from tinyr1v_ray.merging.safetensors_file import require_unchanged
 from tinyr1v_ray.merging.schedule import Bundle, Queue
 from tinyr1v_ray.merging.session import BundleResult, PreparedMerge
 
 
 def execute_bundle(plan: MergePlan, bundle: Bundle, folder: Path) -> BundleResult:
-    """All tasks of a bundle, or the hash of its file."""
+    """All tasks of a bundle, or the hash of its file, which must still be the one that was planned with."""
     if bundle.file is not None:
-        return BundleResult(bundle, sha256=hash_range(Path(bundle.file)))
+        stamp = input_files(plan)[bundle.file]
+        require_unchanged(bundle.file, stamp)
+        sha256 = hash_range(Path(bundle.file))
+        require_unchanged(bundle.file, stamp)
+        return BundleResult(bundle, sha256=sha256)
     records = tuple((index, tuple(execute_task(plan, index, folder))) for index in bundle.tasks)
     return BundleResult(bundle, records)
 

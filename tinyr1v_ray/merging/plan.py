@@ -10,22 +10,24 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.merging.accounting import LedgerEntry, Source
+from tinyr1v_ray.merging.blocks import CHUNK_ELEMENTS
 from tinyr1v_ray.merging.costs import Cost, MatrixShape, choose_form, matrix_cost
 from tinyr1v_ray.merging.forms import FormName
 from tinyr1v_ray.merging.lora import LowRankRef
 from tinyr1v_ray.merging.names import MATRIX_KINDS, Kind
-from tinyr1v_ray.merging.safetensors_file import TensorRef, header_bytes
+from tinyr1v_ray.merging.safetensors_file import Stamp, TensorRef, header_bytes
 
 Action = Literal["merged", "averaged", "copied", "refused"]
 ENTRYWISE = ("average", "task_arithmetic", "ties", "dare")
-CHUNK_ELEMENTS = 1 << 18
-"""Tensors are streamed in blocks of whole rows of about this many elements."""
+SOLVED = ("amm", "wudi", "iso_c")
+"""Rules that need a whole matrix in memory."""
+_HELD_BYTES = 384 << 20
+"""Up to this size a tensor and its task vectors are held in memory where TIES would read them three times."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class TensorTask:
     experts: tuple[Source, ...]
     treatments: tuple[Treatment, ...]
     places: tuple[Place, ...]
+    held: bool
+    """Whether the tensor and its task vectors are read into memory, once; otherwise each pass reads them."""
     cost: TaskCost
 
     @property
@@ -135,11 +139,12 @@ def make_plan(
     tasks = []
     for index, entry in enumerate(entries):
         assert entry.base is not None
-        cost = task_cost(entry, treatments[entry.name], recipes, tuple(places[entry.name]))
+        held = _is_held(entry, treatments[entry.name])
+        cost = task_cost(entry, treatments[entry.name], recipes, tuple(places[entry.name]), held)
         tasks.append(
             TensorTask(
                 index, entry.name, entry.base.name, entry.kind, entry.base, entry.experts,
-                treatments[entry.name], tuple(places[entry.name]), cost,
+                treatments[entry.name], tuple(places[entry.name]), held, cost,
             )
         )  # fmt: skip
     refused = tuple(entry for entry in ledger if entry.fate == "refuse")
@@ -211,22 +216,40 @@ def _lay_out(
     return shards
 
 
+def _held_bytes(entry: LedgerEntry) -> int:
+    """Of the base and the experts with weights of their own, in float32."""
+    assert entry.base is not None
+    return 4 * entry.base.numel * (1 + sum(isinstance(source, TensorRef) for source in entry.experts))
+
+
+def _is_held(entry: LedgerEntry, treatments: Sequence[Treatment]) -> bool:
+    """Where a method needs the whole matrix, and where TIES would read it again and it is not too large."""
+    rules = {treatment.rule for treatment in treatments}
+    return not rules.isdisjoint(SOLVED) or ("ties" in rules and _held_bytes(entry) <= _HELD_BYTES)
+
+
 def task_cost(
-    entry: LedgerEntry, treatments: Sequence[Treatment], recipes: Mapping[str, RecipeConfig], places: Sequence[Place]
+    entry: LedgerEntry,
+    treatments: Sequence[Treatment],
+    recipes: Mapping[str, RecipeConfig],
+    places: Sequence[Place],
+    held: bool,
 ) -> TaskCost:
     """Sums over recipes; memory is that of the most demanding one."""
     assert entry.base is not None
     ref, num = entry.base, len(entry.experts)
     chunk = min(ref.numel, max(CHUNK_ELEMENTS, ref.numel // max(ref.shape[0], 1) if ref.shape else 1))
     streaming = 4 * chunk * (2 * num + 6)
-    flops = traffic = operations = solving = 0
+    flops = traffic = operations = 0
+    solving = _held_bytes(entry) if held else 0
     for treatment in treatments:
         traffic += 4 * ref.numel * (3 * num + 8)
         if treatment.rule in ("amm", "wudi"):
             cost = _solver_cost(entry, recipes[treatment.recipe], treatment)
             flops, traffic = flops + cost.flops, traffic + cost.traffic_bytes
             operations += cost.steps * cost.step_operations
-            solving = max(solving, cost.peak_bytes + 4 * ref.numel)
+            twice = _held_bytes(entry) if recipes[treatment.recipe].amm.dtype == "float64" else 4 * ref.numel
+            solving = max(solving, cost.peak_bytes + twice)
         elif treatment.rule == "iso_c":
             side, other = sorted(ref.shape)
             flops += 40 * other * side**2
@@ -248,15 +271,12 @@ def _fingerprint(
     device: str,
     threads_per_task: int,
 ) -> str:
-    files = {ref.path for task in tasks for ref in _refs(task)}
-    stats = {path: (Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in sorted(files)}
     content = {
         "tasks": [{k: v for k, v in asdict(task).items() if k != "cost"} for task in tasks],
         "shards": [[shard.path, shard.nbytes] for shard in shards],
         "recipes": {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()},
         "device": device,
         "threads": threads_per_task,
-        "files": stats,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -271,6 +291,6 @@ def _refs(task: TensorTask) -> list[TensorRef]:
     return refs
 
 
-def input_files(plan: MergePlan) -> list[str]:
-    """Every weight file that the merge reads."""
-    return sorted({ref.path for task in plan.tasks for ref in _refs(task)})
+def input_files(plan: MergePlan) -> dict[str, Stamp]:
+    """Every weight file that the merge reads, by path in order, and what tells whether it was changed since."""
+    return dict(sorted((ref.path, ref.stamp) for task in plan.tasks for ref in _refs(task)))

@@ -3,7 +3,8 @@
 A file is a little-endian u64 header length, a JSON header name -> {dtype, shape, data_offsets}, then the data without
 holes. Offsets are read here directly, so that a worker can read one tensor, or some of its rows, and write one tensor
 into a shard that other workers write too. Reads are plain preads: a file that shrinks meanwhile is an error, not a
-SIGBUS.
+SIGBUS. A place is good for the very file whose header gave it: its size and time of change go with it, and a file that
+has others by the time it is read is an error too.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
 
-from tinyr1v_ray.errors import CheckpointError
+from tinyr1v_ray.errors import CheckpointError, MergeError
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -28,6 +29,17 @@ DTYPES: dict[str, torch.dtype] = {
 MERGEABLE = ("F64", "F32", "F16", "BF16")
 _ITEM_BYTES = {name: dtype.itemsize for name, dtype in DTYPES.items()}
 _MAX_HEADER_BYTES = 100_000_000
+
+
+class Stamp(NamedTuple):
+    """By which a file that was changed or replaced is told from the one that was opened first."""
+
+    nbytes: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Stamp:
+        return cls(stat.st_size, stat.st_mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,8 @@ class TensorRef:
     offset: int
     """Of its first byte, from the start of the file."""
     nbytes: int
+    stamp: Stamp
+    """Of the file when its header was read."""
 
     @property
     def numel(self) -> int:
@@ -54,8 +68,9 @@ class TensorRef:
 def read_header(path: Path) -> dict[str, TensorRef]:
     """name -> place of every tensor in the file; raises CheckpointError for whatever does not add up."""
     try:
-        size = path.stat().st_size
         with path.open("rb") as file:
+            stamp = Stamp.of(os.fstat(file.fileno()))
+            size = stamp.nbytes
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
                 raise CheckpointError(
@@ -72,12 +87,12 @@ def read_header(path: Path) -> dict[str, TensorRef]:
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} has a header that is no mapping; the file is corrupt; fetch it again")
     header.pop("__metadata__", None)
-    refs = {name: _entry(path, name, entry, 8 + length, size) for name, entry in header.items()}
+    refs = {name: _entry(path, name, entry, 8 + length, stamp) for name, entry in header.items()}
     _check_overlap(path, refs)
     return refs
 
 
-def _entry(path: Path, name: str, entry: Any, start: int, size: int) -> TensorRef:
+def _entry(path: Path, name: str, entry: Any, start: int, stamp: Stamp) -> TensorRef:
     try:
         dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
         begin, end = (int(n) for n in entry["data_offsets"])
@@ -87,12 +102,12 @@ def _entry(path: Path, name: str, entry: Any, start: int, size: int) -> TensorRe
         ) from error
     item = _ITEM_BYTES.get(dtype)
     wrong_size = item is not None and math.prod(shape) * item != end - begin
-    if begin < 0 or end < begin or start + end > size or wrong_size or min(shape, default=0) < 0:
+    if begin < 0 or end < begin or start + end > stamp.nbytes or wrong_size or min(shape, default=0) < 0:
         raise CheckpointError(
-            f"{path}: {name} ({dtype} {list(shape)}) lies at bytes {begin} to {end} of {size - start}; "
+            f"{path}: {name} ({dtype} {list(shape)}) lies at bytes {begin} to {end} of {stamp.nbytes - start}; "
             "shape, dtype and place must agree; the file is cut short or corrupt, fetch it again"
         )
-    return TensorRef(str(path), name, dtype, shape, start + begin, end - begin)
+    return TensorRef(str(path), name, dtype, shape, start + begin, end - begin, stamp)
 
 
 def _check_overlap(path: Path, refs: Mapping[str, TensorRef]) -> None:
@@ -113,6 +128,35 @@ def header_bytes(entries: Sequence[tuple[str, str, tuple[int, ...], int]]) -> by
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+def open_input(ref: TensorRef) -> BinaryIO:
+    """The tensor's file; raises MergeError when it is no longer the file whose header was read."""
+    try:
+        file = Path(ref.path).open("rb")  # noqa: SIM115 - the caller closes it
+    except FileNotFoundError as error:
+        raise changed(ref.path) from error
+    if Stamp.of(os.fstat(file.fileno())) != ref.stamp:
+        file.close()
+        raise changed(ref.path)
+    return file
+
+
+def require_unchanged(path: str, stamp: Stamp) -> None:
+    """Raise MergeError when the file now found under `path` is not the one that had this stamp."""
+    try:
+        now = Stamp.of(Path(path).stat())
+    except FileNotFoundError as error:
+        raise changed(path) from error
+    if now != stamp:
+        raise changed(path)
+
+
+def changed(path: str) -> MergeError:
+    return MergeError(
+        f"{path} was changed, replaced or removed while the merge ran; inputs must stay as they are until it ends; "
+        "start it again when they do"
+    )
 
 
 def read_bytes_into(descriptor: int, ref: TensorRef, begin: int, buffer: memoryview) -> None:
@@ -136,7 +180,7 @@ def read_rows(descriptor: int, ref: TensorRef, begin: int, end: int, buffer: Ten
 
 def read_tensor(ref: TensorRef) -> Tensor:
     """The whole tensor in its stored dtype and shape."""
-    with Path(ref.path).open("rb") as file:
+    with open_input(ref) as file:
         return read_rows(file.fileno(), ref, 0, ref.numel).view(ref.shape)
 
 

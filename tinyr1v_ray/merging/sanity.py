@@ -10,14 +10,13 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.merging.accounting import LedgerEntry
 from tinyr1v_ray.merging.names import MATRIX_KINDS
-from tinyr1v_ray.merging.safetensors_file import TensorRef, read_rows
+from tinyr1v_ray.merging.safetensors_file import TensorRef, open_input, read_rows
 
 _NUM_SAMPLED_TENSORS = 12
 _SAMPLED_ELEMENTS = 1 << 16
@@ -66,7 +65,7 @@ def _is_stored(entry: LedgerEntry, expert: int) -> bool:
 
 def _sample(ref: TensorRef) -> torch.Tensor:
     begin = (ref.numel - min(ref.numel, _SAMPLED_ELEMENTS)) // 2
-    with Path(ref.path).open("rb") as file:
+    with open_input(ref) as file:
         return read_rows(file.fileno(), ref, begin, begin + min(ref.numel, _SAMPLED_ELEMENTS)).double()
 
 

@@ -28,9 +28,10 @@ from tinyr1v_ray.merging.assets import (
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.merging.execute import allocate
 from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, sync_to_disk, verify_output
-from tinyr1v_ray.merging.plan import MergePlan, make_plan
+from tinyr1v_ray.merging.plan import MergePlan, input_files, make_plan
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.report import REPORT, make_report, unchanged_experts, write_report
+from tinyr1v_ray.merging.safetensors_file import require_unchanged
 from tinyr1v_ray.merging.sanity import Closeness, check_same_base, sample_closeness
 from tinyr1v_ray.merging.schedule import Bundle, make_bundles
 
@@ -221,7 +222,9 @@ def _run_locked(prepared: PreparedMerge, folder: Path, runner: Runner, listener:
 
 
 def _check_full_pass(prepared: PreparedMerge, journal: Journal) -> None:
-    """The foreign-base check again, now on every linear layer."""
+    """The foreign-base check again, now on every linear layer; and that the inputs stayed what they were."""
+    for path, stamp in input_files(prepared.plan).items():
+        require_unchanged(path, stamp)
     first = next(iter(prepared.plan.recipes))
     records = [r for r in journal.all_records() if r["recipe"] == first and r.get("norm_ratios") and _is_linear(r)]
     found = [

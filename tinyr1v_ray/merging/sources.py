@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -12,30 +11,35 @@ from torch import Tensor
 
 from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.merging.accounting import Source
+from tinyr1v_ray.merging.blocks import row_blocks, rows_per_block
 from tinyr1v_ray.merging.lora import LowRankRef
-from tinyr1v_ray.merging.plan import CHUNK_ELEMENTS, TensorTask
-from tinyr1v_ray.merging.safetensors_file import DTYPES, TensorRef, read_rows
-from tinyr1v_ray.merging.task_vectors import LowRank, Vectors
+from tinyr1v_ray.merging.plan import TensorTask
+from tinyr1v_ray.merging.safetensors_file import DTYPES, TensorRef, open_input, read_rows
+from tinyr1v_ray.merging.task_vectors import LowRank, TaskVector, Vectors
 
 
 class TensorSource:
-    """Opens the files of one task; a context manager. Blocks are [1 + K, n]: W_0, then tau_1 .. tau_K."""
+    """Opens the files of one task; a context manager. Blocks are [1 + K, n]: W_0, then tau_1 .. tau_K.
+
+    Each pass over `blocks` reads the files, unless `hold` has read them into memory.
+    """
 
     def __init__(self, task: TensorTask) -> None:
         self._task = task
         self.num_experts = len(task.experts)
         self.rows = task.shape[0] if task.shape else 1
         self.columns = task.base.numel // max(self.rows, 1)
-        self.rows_per_block = max(1, CHUNK_ELEMENTS // max(self.columns, 1))
+        self._stored = [index for index, ref in enumerate(task.experts) if isinstance(ref, TensorRef)]
         self._files = ExitStack()
         self._descriptors: dict[str, int] = {}
         self._low_rank: dict[int, LowRank] = {}
         self._buffers: dict[int, Tensor] = {}
+        self._held: Tensor | None = None
 
     def __enter__(self) -> Self:
         for ref in (self._task.base, *self._task.experts):
             if isinstance(ref, TensorRef) and ref.path not in self._descriptors:
-                self._descriptors[ref.path] = self._files.enter_context(Path(ref.path).open("rb")).fileno()
+                self._descriptors[ref.path] = self._files.enter_context(open_input(ref)).fileno()
         for index, ref in enumerate(self._task.experts):
             if isinstance(ref, LowRankRef):
                 self._low_rank[index] = _finite(ref.read(torch.float32), ref, index)
@@ -44,25 +48,57 @@ class TensorSource:
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
+    def hold(self) -> None:
+        """Read W_0 and the stored experts' task vectors into memory, and require that all are finite."""
+        held = torch.empty(1 + len(self._stored), self.rows * self.columns)
+        rows = [0, *(1 + index for index in self._stored)]
+        for _, begin, block in self.blocks():
+            if not torch.isfinite(block.sum()):  # one sum finds any; only then is the culprit looked for
+                self.require_finite(block)
+            for target, row in zip(held[:, begin : begin + block.shape[1]], rows, strict=True):
+                target.copy_(block[row])
+        self._held = held
+
     def blocks(self) -> Iterator[tuple[int, int, Tensor]]:
-        """(number, first element, block). The block is one buffer, overwritten by the next."""
-        buffer = torch.empty(1 + self.num_experts, min(self.rows_per_block, self.rows) * self.columns)
-        for number, row in enumerate(range(0, self.rows, self.rows_per_block)):
-            last = min(row + self.rows_per_block, self.rows)
+        """(number, first element, block), to be read only. The block is a buffer, overwritten by the next."""
+        if self._held is not None and len(self._stored) == self.num_experts:
+            for number, row, last in row_blocks(self.rows, self.columns):
+                yield number, row * self.columns, self._held[:, row * self.columns : last * self.columns]
+            return
+        buffer = torch.empty(1 + self.num_experts, self._block_elements)
+        for number, row, last in row_blocks(self.rows, self.columns):
             block = buffer[:, : (last - row) * self.columns]
-            self._fill(row, last, block)
+            if self._held is None:
+                self._read_block(row, last, block)
+            else:
+                held = self._held[:, row * self.columns : last * self.columns]
+                for target, values in zip((0, *(1 + index for index in self._stored)), held, strict=True):
+                    block[target] = values
+            self._fill_unstored(row, last, block)
             yield number, row * self.columns, block
 
-    def task_vectors(self, block: Tensor) -> Tensor:
-        """[K, n] of a block."""
-        return block[1:]
+    @property
+    def _block_elements(self) -> int:
+        return min(rows_per_block(self.columns), self.rows) * self.columns
 
-    def _fill(self, row: int, last: int, block: Tensor) -> None:
+    def _read_block(self, row: int, last: int, block: Tensor) -> None:
+        """W_0 and the stored experts' rows."""
         begin, end = row * self.columns, last * self.columns
         base = self._read(self._task.base, begin, end)
         block[0] = base  # a read is over before the next one, which takes the same buffer
         wide = torch.float64 in {_dtype(ref) for ref in (self._task.base, *self._task.experts)}
         base = base.double() if wide else base
+        for index in self._stored:
+            ref = self._task.experts[index]
+            assert isinstance(ref, TensorRef)
+            weight = self._read(ref, begin, end)
+            if wide:
+                block[1 + index] = weight.double() - base
+            else:
+                torch.sub(weight.float(), block[0], out=block[1 + index])
+
+    def _fill_unstored(self, row: int, last: int, block: Tensor) -> None:
+        """The rows of adapters, and of experts that leave this tensor alone."""
         for index, ref in enumerate(self._task.experts):
             if ref is None:
                 block[1 + index] = 0
@@ -70,17 +106,10 @@ class TensorSource:
                 factors = self._low_rank[index]
                 out = block[1 + index].view(last - row, self.columns)
                 torch.mm(factors.left[row:last], factors.right, out=out)
-            else:
-                weight = self._read(ref, begin, end)
-                if wide:
-                    block[1 + index] = weight.double() - base
-                else:
-                    torch.sub(weight.float(), block[0], out=block[1 + index])
 
     def _read(self, ref: TensorRef, begin: int, end: int) -> Tensor:
         if ref.item_bytes not in self._buffers:
-            size = min(self.rows_per_block, self.rows) * self.columns * ref.item_bytes
-            self._buffers[ref.item_bytes] = torch.empty(size, dtype=torch.uint8)
+            self._buffers[ref.item_bytes] = torch.empty(self._block_elements * ref.item_bytes, dtype=torch.uint8)
         return read_rows(self._descriptors[ref.path], ref, begin, end, self._buffers[ref.item_bytes])
 
     def require_finite(self, block: Tensor) -> None:
@@ -91,34 +120,21 @@ class TensorSource:
                 assert ref is not None
                 raise non_finite(ref, "the base" if index == 0 else f"expert {index - 1}", self._task.name)
 
-    def load(self, device: str, dtype: torch.dtype) -> tuple[Tensor, Vectors, list[int]]:
-        """(W_0 flat float32, task vectors of the experts that hold this tensor, their numbers), all in memory.
+    def vectors(self, device: str) -> tuple[Vectors, list[int]]:
+        """(task vectors of the experts that hold this tensor, their numbers), after `hold`.
 
-        Low-rank experts stay low-rank; without any, the task vectors are one tensor [K, out, in].
+        Low-rank experts stay low-rank; without any, the task vectors are one tensor [K, out, in], on the CPU the very
+        memory that is held.
         """
-        present = [index for index, ref in enumerate(self._task.experts) if ref is not None]
-        stored = [index for index in present if index not in self._low_rank]
-        base = torch.empty(self._task.base.numel)
-        stack = torch.empty(len(stored), self._task.base.numel, dtype=dtype)
-        for _, begin, block in self.blocks():
-            end = begin + block.shape[1]
-            if not torch.isfinite(block.sum()):  # one sum finds any; only then is the culprit looked for
-                self.require_finite(block)
-            base[begin:end] = block[0]
-            for position, index in enumerate(stored):
-                stack[position, begin:end] = block[1 + index]
-        tensors = stack.view(len(stored), self.rows, self.columns).to(device)
+        assert self._held is not None
+        tensors = self._held[1:].view(len(self._stored), self.rows, self.columns).to(device)
         if not self._low_rank:
-            return base, tensors, present
-        by_number = dict(zip(stored, tensors, strict=True))
-        vectors = []
-        for index in present:
-            factors = self._low_rank.get(index)
-            if factors is None:
-                vectors.append(by_number[index])
-            else:
-                vectors.append(LowRank(factors.left.to(device, dtype), factors.right.to(device, dtype)))
-        return base, vectors, present
+            return tensors, self._stored
+        by_number: dict[int, TaskVector] = dict(zip(self._stored, tensors, strict=True))
+        for index, factors in self._low_rank.items():
+            by_number[index] = LowRank(factors.left.to(device), factors.right.to(device))
+        present = sorted(by_number)
+        return [by_number[index] for index in present], present
 
 
 def _dtype(source: Source) -> torch.dtype | None:

@@ -95,13 +95,6 @@ def inner_products(vectors_K: Vectors) -> Tensor:
     return lower + lower.tril(-1).T
 
 
-def cosines(products_KK: Tensor) -> Tensor:
-    """Cosines from inner products, [K, K]; 0 where a norm is 0."""
-    norms = products_KK.diagonal().clamp_min(0).sqrt()
-    scale = norms[:, None] * norms[None, :]
-    return torch.where(scale > 0, products_KK / scale, torch.zeros_like(scale))
-
-
 def is_zero(vector: TaskVector) -> bool:
     """Whether ||tau||^2, which every method divides by, is zero in the vector's own arithmetic.
 
