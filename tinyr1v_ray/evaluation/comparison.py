@@ -1,0 +1,160 @@
+"""Differences between models on shared items over several seeds, and which of them may be called one.
+
+Answers of a model are a table of seeds by items for each benchmark. A model's figure is the mean over benchmarks of
+the mean over seeds and items: every benchmark weighs the same, whatever its size.
+
+Intervals are of a crossed ("pigeonhole") bootstrap (Owen 2007, arXiv 0712.1111): seeds are drawn with replacement, the
+same draw for every benchmark, and independently of them the items of each benchmark; a resampled table is the rows and
+columns that were drawn. Two models are compared on the same seeds and items, so the draws are of their differences.
+What is due to items and to noise is counted in full or a little twice; of what is due to seeds the share (S - 1)/S,
+since S seeds are drawn from S. With one seed only items are drawn: the interval then holds for that seed alone.
+
+The p-value belongs to the interval: twice the smaller share of draws on either side of zero, so that it is below 0.05
+where the 95 % interval excludes zero. Holm's correction (1979) over all rows of a table makes them `adjusted`, and a
+difference is called one only when its adjusted value is below 0.05 as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tinyr1v_ray.errors import DataError
+from tinyr1v_ray.evaluation.statistics import Estimate, holm, mcnemar_p_value
+
+LEVEL = 0.05
+NUM_RESAMPLES = 10_000
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference after - before, its interval, and its p-value before and after Holm's correction.
+
+    >>> Difference(Estimate(0.1, 0.05, 0.15), 0.001, 0.06).is_called
+    False
+    """
+
+    estimate: Estimate
+    p_value: float
+    adjusted: float
+
+    @property
+    def is_called(self) -> bool:
+        """Whether the interval excludes zero and the adjusted p-value is below LEVEL."""
+        return (self.estimate.low > 0 or self.estimate.high < 0) and self.adjusted < LEVEL
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 for a difference that is called one, else 0."""
+        if not self.is_called:
+            return 0
+        return 1 if self.estimate.value > 0 else -1
+
+
+def crossed_mean(tables_SN: Sequence[ArrayLike], num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Estimate:
+    """A model's figure with its 95 % interval; one float table [S, N] a benchmark, S the same in all.
+
+    Raises DataError without a benchmark, a seed or an item, with a value that is not finite, or when S differs.
+    """
+    checked = _checked(tables_SN)
+    return _interval(_point(checked), _draws(checked, num_resamples, seed))
+
+
+def crossed_difference(
+    before_SN: Sequence[ArrayLike], after_SN: Sequence[ArrayLike], num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> Difference:
+    """Difference of two models on the same seeds and items; `adjusted` equals `p_value` until `holm_adjusted`.
+
+    Raises DataError when the two have tables of other shapes, and where `crossed_mean` does.
+    """
+    before, after = _checked(before_SN), _checked(after_SN)
+    shapes = [[table.shape for table in tables] for tables in (before, after)]
+    if shapes[0] != shapes[1]:
+        raise DataError(
+            f"tables of {shapes[0]} before and {shapes[1]} after; pairs are of the same seeds and items; evaluate "
+            "both on them"
+        )
+    tables = [late - early for early, late in zip(before, after, strict=True)]
+    draws = _draws(tables, num_resamples, seed)
+    p_value = two_sided_p_value(draws)
+    return Difference(_interval(_point(tables), draws), p_value, p_value)
+
+
+def two_sided_p_value(draws_R: np.ndarray) -> float:
+    """Twice the smaller share of draws on either side of zero, each side with one more, at most 1.
+
+    >>> two_sided_p_value(np.full(999, 0.2)), two_sided_p_value(np.zeros(10))
+    (0.002, 1.0)
+    """
+    num_low, num_high = int((draws_R <= 0).sum()), int((draws_R >= 0).sum())
+    return min(1.0, 2 * (min(num_low, num_high) + 1) / (draws_R.size + 1))
+
+
+def holm_adjusted(differences: Sequence[Difference]) -> list[Difference]:
+    """The rows of one table with Holm's correction over all of them."""
+    adjusted = holm([row.p_value for row in differences])
+    return [replace(row, adjusted=value) for row, value in zip(differences, adjusted, strict=True)]
+
+
+def mcnemar_by_seed(before_SN: Sequence[ArrayLike], after_SN: Sequence[ArrayLike]) -> tuple[float, ...]:
+    """McNemar's exact p-value of each seed, over the pooled items of all benchmarks; bool tables [S, N]."""
+    before, after = (
+        np.concatenate([np.asarray(table, bool) for table in tables], 1) for tables in (before_SN, after_SN)
+    )
+    return tuple(mcnemar_p_value(one, other) for one, other in zip(before, after, strict=True))
+
+
+def _checked(tables_SN: Sequence[ArrayLike]) -> list[np.ndarray]:
+    tables = [np.asarray(table, np.float64) for table in tables_SN]
+    fits = bool(tables) and all(table.ndim == 2 and table.size and np.isfinite(table).all() for table in tables)
+    if not fits or len({len(table) for table in tables}) > 1:
+        raise DataError(
+            f"tables of shapes {[table.shape for table in tables]}; each is of the same seeds by at least one item, "
+            "all finite; check the answers"
+        )
+    return tables
+
+
+def _point(tables_SN: Sequence[np.ndarray]) -> float:
+    return float(np.mean([table.mean() for table in tables_SN]))
+
+
+def _draws(tables_SN: Sequence[np.ndarray], num_resamples: int, seed: int) -> np.ndarray:
+    """float64 [num_resamples]: the figure of each resampled table."""
+    num_seeds = len(tables_SN[0])
+    seeds_RS = np.concatenate([block for _, block in _counts(num_seeds, num_resamples, (seed, 0))]) / num_seeds
+    figures_R = np.zeros(num_resamples)
+    for place, table in enumerate(tables_SN, 1):
+        num_items = table.shape[1]
+        for start, block in _counts(num_items, num_resamples, (seed, place)):
+            rows = slice(start, start + len(block))
+            figures_R[rows] += ((block / num_items) @ table.T * seeds_RS[rows]).sum(axis=1)
+    return figures_R / len(tables_SN)
+
+
+def _counts(size: int, num_resamples: int, seed: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    """How often each of `size` is drawn, in blocks of rows [at most _ROWS_AT_ONCE, size] as float64."""
+    counts = _drawn_counts(size, num_resamples, seed)
+    for start in range(0, num_resamples, _ROWS_AT_ONCE):
+        yield start, counts[start : start + _ROWS_AT_ONCE].astype(np.float64)
+
+
+@lru_cache(maxsize=16)
+def _drawn_counts(size: int, num_resamples: int, seed: tuple[int, int]) -> np.ndarray:
+    """int16 [num_resamples, size]; kept, since every row of a report draws on the same items."""
+    generator = np.random.default_rng(seed)
+    counts = np.empty((num_resamples, size), np.int16)
+    for start in range(0, num_resamples, _ROWS_AT_ONCE):
+        num_rows = min(_ROWS_AT_ONCE, num_resamples - start)
+        counts[start : start + num_rows] = generator.multinomial(size, np.full(size, 1 / size), size=num_rows)
+    return counts
+
+
+def _interval(value: float, draws_R: np.ndarray) -> Estimate:
+    low, high = np.quantile(draws_R, [LEVEL / 2, 1 - LEVEL / 2])
+    return Estimate(value, float(low), float(high))

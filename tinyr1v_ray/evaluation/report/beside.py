@@ -1,0 +1,93 @@
+"""The paper's tables with this run's figures beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyr1v_ray.evaluation.report import paper
+from tinyr1v_ray.evaluation.report.findings import Compared, Findings, average_accuracy, home_benchmarks
+from tinyr1v_ray.evaluation.report.outcomes import Outcomes
+from tinyr1v_ray.evaluation.report.trainings import Curve
+from tinyr1v_ray.evaluation.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class MergeLine:
+    """One way to one model: the paper's two figures, and ours on all benchmarks and on OCR."""
+
+    name: str
+    papers_average: float | None
+    papers_ocr: float | None
+    average: Estimate | None
+    ocr: float | None
+
+
+@dataclass(frozen=True)
+class CurveLine:
+    """Mean response tokens of an algorithm at four points of a training; `steps` are ours."""
+
+    algorithm: str
+    papers: tuple[int, ...]
+    steps: tuple[int, ...]
+    ours: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The four tables; `ten` pairs the paper's score with the AMM model's here, None where it was not evaluated."""
+
+    shortenings: tuple[tuple[str, Compared], ...]
+    merges: tuple[MergeLine, ...]
+    curves: tuple[CurveLine, ...]
+    curve_domain: str
+    ten: tuple[tuple[str, float, float | None], ...]
+
+
+def beside_the_paper(
+    outcomes: Outcomes, findings: Findings, domains: Sequence[str], curves: Sequence[Curve], curve_domain: str
+) -> Beside:
+    """`curves` are of response lengths on `curve_domain`."""
+    versus = ((domain, findings.training(domain, "grpo")) for domain in domains)
+    amm = outcomes.named("amm")
+    ours = {} if amm is None else {name: _official(name, row.score) for name, row in amm.outcomes.items()}
+    return Beside(
+        tuple((domain, row) for domain, row in versus if row is not None),
+        tuple(_merge_line(name, outcomes) for name in ("base", "task_arithmetic", "wudi", "amm", "mixture")),
+        tuple(_curve_line(algorithm, curves) for algorithm in paper.CURVE_TOKENS),
+        curve_domain,
+        tuple((name, score, ours.get(name)) for name, score in paper.TEN_SCORES.items()),
+    )
+
+
+def _official(name: str, score: float) -> float:
+    """On the paper's scale: MME as its sum of at most 2,800."""
+    return score * 28 if name == "mme" else score
+
+
+def _merge_line(name: str, outcomes: Outcomes) -> MergeLine:
+    model = outcomes.named(name)
+    home = home_benchmarks("ocr", outcomes)
+    ocr = average = None
+    if model is not None:
+        average = average_accuracy(model, outcomes.benchmarks)
+        if home and all(benchmark in model.outcomes for benchmark in home):
+            ocr = float(np.mean([model.outcomes[benchmark].accuracy for benchmark in home]))
+    return MergeLine(name, paper.AVERAGE_OF_TEN.get(name), paper.OCR_REASONING.get(name), average, ocr)
+
+
+def _curve_line(algorithm: str, curves: Sequence[Curve]) -> CurveLine:
+    curve = next((curve for curve in curves if curve.algorithm == algorithm), None)
+    papers = paper.CURVE_TOKENS[algorithm]
+    if curve is None:
+        return CurveLine(algorithm, papers, (), ())
+    places = [_place(curve.steps, step / paper.CURVE_STEPS[-1]) for step in paper.CURVE_STEPS]
+    steps, means = (tuple(values[place] for place in places) for values in (curve.steps, curve.mean))
+    return CurveLine(algorithm, papers, tuple(int(step) for step in steps), tuple(float(mean) for mean in means))
+
+
+def _place(steps: np.ndarray, share: float) -> int:
+    """Where a share of the training lies, the nearest step; the paper's step 1 is our first."""
+    return int(np.argmin(np.abs(steps - max(share * steps[-1], steps[0]))))

@@ -1,0 +1,115 @@
+"""Pictures as SVG made by matplotlib, once for light and once for dark pages, without a display and without a date."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+WIDTH_IN = 4.7
+"""338 points: on a phone of 390 px a picture is shown at about its own size, so letters keep theirs."""
+FONT_PT = 9.5
+_INK, _FAINT, _PAPER = "#1a1d21", "#d5d9de", "#fdfdfc"
+_DARK = {_INK: "#e8eaed", _FAINT: "#3b4148", _PAPER: "#16191d"}
+"""The page's colours; the dark picture is the light one with these three replaced."""
+
+COLOURS = {
+    "lipo": "#0072B2",
+    "grpo": "#D55E00",
+    "dapo": "#009E73",
+    "dr_grpo": "#CC79A7",
+    "base": "#7f868e",
+}
+"""Okabe and Ito's palette, which the colour-blind can tell apart; each reads on light and on dark."""
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7f868e")
+MARKERS = {"lipo": "o", "grpo": "s", "dapo": "^", "dr_grpo": "D", "base": "X"}
+
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": FONT_PT,
+    "axes.titlesize": FONT_PT,
+    "axes.labelsize": FONT_PT,
+    "xtick.labelsize": FONT_PT,
+    "ytick.labelsize": FONT_PT,
+    "legend.fontsize": FONT_PT,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "tinyr1v",
+    "path.simplify": True,
+}
+INK, FAINT, PAPER = _INK, _FAINT, _PAPER
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for light and for dark pages as `data:` addresses, and what it shows in words."""
+
+    light: str
+    dark: str
+    alt: str
+    width_px: int
+    height_px: int
+
+
+class Drawing:
+    """A figure under way; `picture` is there once the block of `drawing` has ended."""
+
+    def __init__(self, axes: Axes) -> None:
+        self.axes = axes
+        self.picture: Picture | None = None
+
+
+@contextmanager
+def drawing(alt: str, height_in: float = 2.9, width_in: float = WIDTH_IN) -> Iterator[Drawing]:
+    """One pair of axes to draw on, in the report's style."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        FigureCanvasSVG(figure)
+        drawn = Drawing(figure.add_subplot())
+        yield drawn
+        svg = _as_svg(figure)
+    dark = svg
+    for light, replacement in _DARK.items():
+        dark = dark.replace(light, replacement)
+    size_px = (round(width_in * 72), round(height_in * 72))
+    drawn.picture = Picture(_address(svg), _address(dark), alt, *size_px)
+
+
+def finished(drawn: Drawing) -> Picture:
+    """The picture of a drawing whose block has ended."""
+    if drawn.picture is None:
+        raise ValueError("the drawing's block has not ended")
+    return drawn.picture
+
+
+def _as_svg(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue().decode("utf-8")
+
+
+def _address(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode("utf-8")).decode("ascii")

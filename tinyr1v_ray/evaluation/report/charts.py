@@ -1,0 +1,151 @@
+"""The report's pictures, each from plain figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyr1v_ray.evaluation.report.chart import (
+    COLOURS,
+    FAINT,
+    INK,
+    MARKERS,
+    PAPER,
+    SERIES,
+    Picture,
+    drawing,
+    finished,
+)
+from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES
+from tinyr1v_ray.evaluation.report.trainings import Curve
+from tinyr1v_ray.evaluation.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model in the plane of tokens and accuracy (a share); `family` gives its colour and mark."""
+
+    label: str
+    family: str
+    tokens: Estimate
+    accuracy: Estimate
+
+
+def curve_chart(curves: Sequence[Curve], what: str, domain: str) -> Picture:
+    """A figure by training step, a line an algorithm with the range over seeds."""
+    ends = ", ".join(
+        f"{ALGORITHM_NAMES.get(c.algorithm, c.algorithm)} from {c.mean[0]:.3g} to {c.mean[-1]:.3g}" for c in curves
+    )
+    with drawing(f"{what} over training steps on {domain}: {ends}.") as drawn:
+        for number, curve in enumerate(curves):
+            colour = COLOURS.get(curve.algorithm, SERIES[number % len(SERIES)])
+            name = ALGORITHM_NAMES.get(curve.algorithm, curve.algorithm)
+            drawn.axes.plot(curve.steps, curve.mean, color=colour, label=name, linestyle=("-", "--", "-.")[number % 3])
+            if curve.num_seeds > 1:
+                drawn.axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+        drawn.axes.set_xlabel("step")
+        drawn.axes.set_title(what, loc="left")
+        drawn.axes.margins(x=0.02)
+        drawn.axes.legend(loc="best", handlelength=2.4)
+    return finished(drawn)
+
+
+def frontier_chart(points: Sequence[Point], domain: str) -> Picture:
+    """Accuracy against tokens, upper left is better; LIPO's points are joined in the order of boost."""
+    said = ", ".join(f"{p.label} {100 * p.accuracy.value:.1f} % at {p.tokens.value:.1f} tokens" for p in points)
+    with drawing(f"Accuracy against tokens per answer on {domain}: {said}.", height_in=3.3) as drawn:
+        sweep = [point for point in points if point.family == "lipo"]
+        drawn.axes.plot(
+            [p.tokens.value for p in sweep], [100 * p.accuracy.value for p in sweep], color=COLOURS["lipo"], linewidth=1
+        )
+        for place, point in enumerate(points):
+            x, y = point.tokens.value, 100 * point.accuracy.value
+            drawn.axes.errorbar(
+                x,
+                y,
+                xerr=_arms(point.tokens, 1),
+                yerr=_arms(point.accuracy, 100),
+                color=COLOURS.get(point.family, SERIES[-1]),
+                marker=MARKERS.get(point.family, "o"),
+                markersize=6,
+                elinewidth=0.9,
+            )
+            offset = (7, 6) if place % 2 == 0 else (7, -13)
+            drawn.axes.annotate(point.label, (x, y), xytext=offset, textcoords="offset points", color=INK)
+        drawn.axes.margins(x=0.22, y=0.12)
+        drawn.axes.set_xlabel("tokens per answer")
+        drawn.axes.set_title("accuracy, %", loc="left")
+    return finished(drawn)
+
+
+def interval_chart(rows: Sequence[tuple[str, Estimate, bool]], what: str) -> Picture:
+    """Estimates with their intervals, one below the other; the flagged ones in the leading colour."""
+    said = ", ".join(f"{label} {100 * estimate.value:.1f}" for label, estimate, _ in rows)
+    with drawing(f"{what} with 95 % intervals: {said}.", height_in=0.85 + 0.25 * len(rows)) as drawn:
+        for place, (_, estimate, is_leading) in enumerate(rows):
+            colour = COLOURS["lipo"] if is_leading else COLOURS["base"]
+            drawn.axes.errorbar(
+                100 * estimate.value, place, xerr=_arms(estimate, 100), color=colour, marker="o", markersize=5
+            )
+        drawn.axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
+        drawn.axes.invert_yaxis()
+        drawn.axes.grid(visible=False, axis="y")
+        drawn.axes.set_xlabel(what)
+    return finished(drawn)
+
+
+def matrix_chart(names: Sequence[str], values_KK: np.ndarray) -> Picture:
+    """A matrix of cosines with its numbers."""
+    pairs = [
+        f"{names[i]} and {names[j]} {values_KK[i, j]:.3f}" for i in range(len(names)) for j in range(i + 1, len(names))
+    ]
+    with drawing(f"Cosines of the task vectors: {', '.join(pairs)}.", height_in=0.9 + 0.62 * len(names)) as drawn:
+        drawn.axes.imshow(np.abs(values_KK), cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
+        for i in range(len(names)):
+            for j in range(len(names)):
+                drawn.axes.text(j, i, f"{values_KK[i, j]:.3f}", ha="center", va="center", color="#0b0c0e")
+        drawn.axes.set_xticks(range(len(names)), list(names))
+        drawn.axes.set_yticks(range(len(names)), list(names))
+        drawn.axes.grid(visible=False)
+        drawn.axes.tick_params(length=0)
+        for spine in drawn.axes.spines.values():
+            spine.set_visible(False)
+    return finished(drawn)
+
+
+def seconds_chart(rows: Mapping[str, Mapping[str, float]], what: str) -> Picture:
+    """Horizontal bars, stacked by part; a single part has no legend."""
+    parts = list(dict.fromkeys(part for row in rows.values() for part in row))
+    said = ", ".join(f"{label} {sum(row.values()):.0f} s" for label, row in rows.items())
+    legend_in = 0.25 * ((len(parts) + 2) // 3) if len(parts) > 1 else 0.0
+    with drawing(f"{what}: {said}.", height_in=0.85 + 0.26 * len(rows) + legend_in) as drawn:
+        left = np.zeros(len(rows))
+        for number, part in enumerate(parts):
+            widths = np.array([row.get(part, 0.0) for row in rows.values()])
+            colour = FAINT if part == "other" else SERIES[number % len(SERIES)]
+            drawn.axes.barh(
+                range(len(rows)),
+                widths,
+                left=left,
+                color=colour,
+                label=part,
+                height=0.72,
+                edgecolor=PAPER,
+                linewidth=0.6,
+            )
+            left += widths
+        drawn.axes.set_yticks(range(len(rows)), list(rows))
+        drawn.axes.invert_yaxis()
+        drawn.axes.grid(visible=False, axis="y")
+        drawn.axes.set_xlabel("seconds")
+        if len(parts) > 1:
+            drawn.axes.figure.legend(loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.2)
+    return finished(drawn)
+
+
+def _arms(estimate: Estimate, factor: float) -> list[list[float]]:
+    """Lengths of the two arms of an error bar."""
+    low, high = estimate.value - estimate.low, estimate.high - estimate.value
+    return [[factor * max(0.0, low)], [factor * max(0.0, high)]]

@@ -1,0 +1,153 @@
+"""The paper's claims in words, each with what came out here and a verdict that the intervals decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tinyr1v_ray.evaluation.comparison import Difference
+from tinyr1v_ray.evaluation.report.findings import Compared, Findings
+
+Verdict = Literal["holds", "opposite", "open", "missing"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`paper` is what the paper reports, `ours` a sentence made of this run's figures."""
+
+    text: str
+    paper: str
+    ours: str
+    verdict: Verdict
+
+
+def claims_of(findings: Findings, domains: tuple[str, ...]) -> list[Claim]:
+    """All claims, those about trainings domain by domain where GRPO was trained too."""
+    rows = []
+    for domain in domains:
+        versus = findings.training(domain, "grpo")
+        if versus is not None:
+            rows.append(_shorter(domain, versus))
+            rows.append(_as_accurate(domain, versus))
+    if not rows:
+        rows.append(_missing("LIPO's answers are shorter than GRPO's, at equal or better accuracy"))
+    return rows + [_merge_claim(findings, *row) for row in _MERGE_CLAIMS]
+
+
+_MERGE_CLAIMS = (
+    ("amm", "base", 1, "AMM's one model is better than the base", "average of ten benchmarks 51.6 against 47.8"),
+    ("amm", "wudi", 1, "AMM is better than WUDI merging", "average of ten benchmarks 51.6 against 50.8"),
+    ("amm", "task_arithmetic", 1, "AMM is better than task arithmetic", "average 51.6 against 46.7"),
+    ("amm", "mixture", 1, "AMM is better than training on the mixture", "OCR-Reasoning 16.2 against 12.8"),
+    ("task_arithmetic", "base", -1, "Task arithmetic falls below the base", "average 46.7 against 47.8"),
+)
+"""After, before, the paper's sign, the claim, the paper's figures."""
+
+
+def describe_accuracy(row: Compared) -> str:
+    """`61.0 against 60.2 %: +0.8 points (95 % interval −1.9 to +3.4)`."""
+    late, early = (100 * value for value in row.accuracies)
+    estimate = row.accuracy.estimate
+    return (
+        f"{late:.1f} against {early:.1f} %: {signed(100 * estimate.value)} points (95 % interval "
+        f"{signed(100 * estimate.low)} to {signed(100 * estimate.high)})"
+    )
+
+
+def describe_tokens(row: Compared) -> str:
+    """The same of tokens per answer, with the change in percent."""
+    if row.tokens is None:
+        return "no tokens were counted"
+    late, early = row.token_means
+    estimate = row.tokens.estimate
+    share = f" or {signed(100 * (late / early - 1), 0)} %" if early else ""
+    return (
+        f"{late:.1f} against {early:.1f} tokens: {signed(estimate.value)}{share} (95 % interval "
+        f"{signed(estimate.low)} to {signed(estimate.high)})"
+    )
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """A number with its sign, a true minus, and no sign for what rounds to zero.
+
+    >>> signed(1.26), signed(-0.5), signed(-0.01)
+    ('+1.3', '−0.5', '0.0')
+    """
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def called(difference: Difference) -> str:
+    """The closing words of a sentence about a difference."""
+    words = "a difference" if difference.is_called else "no difference can be called"
+    return f"{words} (adjusted p {p_text(difference.adjusted)})"
+
+
+def p_text(p_value: float) -> str:
+    """A p-value as text; below 0.001 only that it is.
+
+    >>> p_text(0.0213), p_text(0.00002), p_text(1.0)
+    ('0.021', 'below 0.001', '1')
+    """
+    if p_value < 0.001:
+        return "below 0.001"
+    return f"{p_value:.3f}".rstrip("0").rstrip(".")
+
+
+def _shorter(domain: str, row: Compared) -> Claim:
+    text = f"On {domain}, LIPO's answers are shorter than GRPO's"
+    ours = f"{describe_tokens(row)}; {called(row.tokens)}." if row.tokens else "No tokens were counted."
+    verdict = _verdict(row.tokens, -1) if row.tokens else "missing"
+    return Claim(text, "138 to 83 tokens on MathVista, about 440 to 115 on MathVision", ours, verdict)
+
+
+def _as_accurate(domain: str, row: Compared) -> Claim:
+    """Equal or better: only a loss that is called one speaks against it, only a gain for it."""
+    ours = f"{describe_accuracy(row)}; {called(row.accuracy)}."
+    paper = "+0.4 points on MathVista, +2.5 on MathVision"
+    return Claim(f"On {domain}, LIPO is at least as accurate as GRPO", paper, ours, _verdict(row.accuracy, 1))
+
+
+def _merge_claim(findings: Findings, after: str, before: str, sign: int, text: str, paper: str) -> Claim:
+    row = findings.merge(after, before)
+    if row is None:
+        return _missing(text, paper)
+    where = f"Average of {len(row.benchmarks)} benchmarks " if len(row.benchmarks) > 1 else ""
+    ours = f"{where}{describe_accuracy(row)}; {called(row.accuracy)}."
+    return Claim(text, paper, ours, _verdict(row.accuracy, sign))
+
+
+def _missing(text: str, paper: str = "") -> Claim:
+    return Claim(text, paper, "The models for it are not evaluated in this run.", "missing")
+
+
+def _verdict(difference: Difference, papers_sign: int) -> Verdict:
+    if difference.sign == 0:
+        return "open"
+    return "holds" if difference.sign == papers_sign else "opposite"
+
+
+def specialist_sentences(findings: Findings, labels: Mapping[str, str]) -> list[str]:
+    """What each training did to the base, and how near AMM comes to each specialist, one sentence each."""
+    lines = []
+    for row in findings.trainings:
+        if row.before.role == "base" and row.tokens is not None:
+            late, early = (100 * value for value in row.accuracies)
+            lines.append(
+                f"{labels[row.after.name]} takes the base from {early:.1f} to {late:.1f} % ({_verb(row.accuracy)}) and "
+                f"from {row.token_means[1]:.1f} to {row.token_means[0]:.1f} tokens per answer ({_verb(row.tokens)})."
+            )
+    for row in findings.merges:
+        if row.before.role == "specialist" and row.accuracies[1] > 0:
+            kept = 100 * row.accuracies[0] / row.accuracies[1]
+            late, early = (100 * value for value in row.accuracies)
+            lines.append(
+                f"{labels[row.after.name]} keeps {kept:.0f} % of what {labels[row.before.name]} reaches on its domain: "
+                f"{late:.1f} against {early:.1f} % ({_verb(row.accuracy)})."
+            )
+    return lines
+
+
+def _verb(difference: Difference) -> str:
+    return "a difference" if difference.is_called else "no difference can be called"

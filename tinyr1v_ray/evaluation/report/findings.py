@@ -1,0 +1,195 @@
+"""The comparisons that the report makes, with Holm's correction over each of its two tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tinyr1v_ray.evaluation.comparison import (
+    Difference,
+    crossed_difference,
+    crossed_mean,
+    holm_adjusted,
+    mcnemar_by_seed,
+)
+from tinyr1v_ray.evaluation.report.outcomes import Model, Outcome, Outcomes, paired
+from tinyr1v_ray.evaluation.report.paper import domain_of
+from tinyr1v_ray.evaluation.statistics import Estimate
+
+REFERENCE_MERGE = "amm"
+ALGORITHMS = ("lipo", "grpo", "dapo", "dr_grpo")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One row: `after` minus `before` on shared seeds and items. Accuracies are shares, tokens are per answer.
+
+    `tokens` is None when one of the two was asked nothing. `mcnemar` has a p-value a seed, of first samples.
+    """
+
+    after: Model
+    before: Model
+    benchmarks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    num_items: int
+    accuracies: tuple[float, float]
+    accuracy: Difference
+    token_means: tuple[float, float]
+    tokens: Difference | None
+    mcnemar: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The rows of the two tables."""
+
+    trainings: tuple[Compared, ...]
+    merges: tuple[Compared, ...]
+
+    def training(self, domain: str, before: str) -> Compared | None:
+        """LIPO on a domain against an algorithm, or against the base."""
+        for row in self.trainings:
+            if row.after.home == domain and before in (row.before.algorithm, row.before.role):
+                return row
+        return None
+
+    def merge(self, after: str, before: str) -> Compared | None:
+        """One model against another, by names."""
+        return next((row for row in self.merges if (row.after.name, row.before.name) == (after, before)), None)
+
+
+def find(outcomes: Outcomes) -> Findings:
+    """All comparisons that the finished evaluations allow."""
+    return Findings(_with_holm(_training_rows(outcomes)), _with_holm(_merge_rows(outcomes)))
+
+
+def home_benchmarks(domain: str, outcomes: Outcomes) -> tuple[str, ...]:
+    """The benchmarks of a domain, of those that were answered."""
+    return tuple(name for name in outcomes.benchmarks if domain_of(name) == domain)
+
+
+def specialist_of(domain: str, outcomes: Outcomes) -> Model | None:
+    """The LIPO specialist of a domain that has answered something."""
+    rows = (m for m in outcomes.models if m.role == "specialist" and m.home == domain and m.outcomes)
+    return next(rows, None)
+
+
+def rivals_of(domain: str, outcomes: Outcomes) -> list[Model]:
+    """Trainings of one domain by another algorithm than LIPO."""
+    return [model for model in outcomes.models if model.home == domain and model.algorithm != "lipo"]
+
+
+def sweep_of(domain: str, outcomes: Outcomes) -> list[Model]:
+    """LIPO trainings of one domain, the specialist included, by boost."""
+    rows = [model for model in outcomes.models if model.home == domain and model.algorithm == "lipo"]
+    return sorted((model for model in rows if model.boost is not None), key=lambda model: model.boost or 0.0)
+
+
+def domains_of(outcomes: Outcomes) -> tuple[str, ...]:
+    """Domains with a specialist, in the recipe's order."""
+    return tuple(dict.fromkeys(model.home for model in outcomes.models if model.role == "specialist" and model.home))
+
+
+def compare(after: Model, before: Model, benchmarks: Sequence[str]) -> Compared | None:
+    """None when a model lacks one of the benchmarks, or they share no seed."""
+    if not benchmarks or not all(name in model.outcomes for model in (after, before) for name in benchmarks):
+        return None
+    seeds, pairs = paired(after, before, benchmarks)
+    if not seeds:
+        return None
+    late, early = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    accuracy = crossed_difference([row.correct_SN for row in early], [row.correct_SN for row in late])
+    tokens = _asked_by_both(early, late)
+    return Compared(
+        after,
+        before,
+        tuple(benchmarks),
+        seeds,
+        sum(len(row.indexes) for row in late),
+        (_mean([row.correct_SN for row in late]), _mean([row.correct_SN for row in early])),
+        accuracy,
+        (_mean(tokens[1]), _mean(tokens[0])) if tokens else (float("nan"), float("nan")),
+        crossed_difference(*tokens) if tokens else None,
+        mcnemar_by_seed([row.first_SN for row in early], [row.first_SN for row in late]),
+    )
+
+
+def average_accuracy(model: Model, benchmarks: Sequence[str]) -> Estimate | None:
+    """Mean over benchmarks with its interval; None when the model lacks one of them or seeds differ among them."""
+    return _average(
+        [model.outcomes[name] for name in benchmarks if name in model.outcomes], len(benchmarks), "correct_SN"
+    )
+
+
+def average_tokens(model: Model, benchmarks: Sequence[str]) -> Estimate | None:
+    """Tokens per answer, mean over benchmarks, with its interval; None as above or where nothing was asked."""
+    return _average(
+        [model.outcomes[name] for name in benchmarks if name in model.outcomes], len(benchmarks), "tokens_SN"
+    )
+
+
+def _average(rows: Sequence[Outcome], num_wanted: int, part: str) -> Estimate | None:
+    if len(rows) < num_wanted or not rows:
+        return None
+    shared = set.intersection(*(set(row.seeds) for row in rows))
+    tables = []
+    for row in rows:
+        table = getattr(row, part)[[seed in shared for seed in row.seeds]]
+        tables.append(table[:, np.isfinite(table).all(axis=0)])
+    return crossed_mean(tables) if all(table.size for table in tables) else None
+
+
+def _training_rows(outcomes: Outcomes) -> list[Compared]:
+    """Each specialist on its domain against the other algorithms, the base, and LIPO with other values of boost."""
+    base = next((model for model in outcomes.models if model.role == "base"), None)
+    rows = []
+    for domain in domains_of(outcomes):
+        specialist, home = specialist_of(domain, outcomes), home_benchmarks(domain, outcomes)
+        others = [*rivals_of(domain, outcomes), *([base] if base else [])]
+        others += [model for model in sweep_of(domain, outcomes) if model is not specialist]
+        if specialist is not None:
+            rows += [compare(specialist, other, home) for other in others]
+    return [row for row in rows if row is not None]
+
+
+def _merge_rows(outcomes: Outcomes) -> list[Compared]:
+    """AMM against every other model for all domains, against each specialist at home; task arithmetic against base."""
+    amm, rows = outcomes.named(REFERENCE_MERGE), []
+    if amm is not None:
+        others = [m for m in outcomes.models if m is not amm and m.is_for_all]
+        rows += [compare(amm, other, outcomes.benchmarks) for other in others]
+        for domain in domains_of(outcomes):
+            if specialist := specialist_of(domain, outcomes):
+                rows.append(compare(amm, specialist, home_benchmarks(domain, outcomes)))
+    base, plain = outcomes.named("base"), outcomes.named("task_arithmetic")
+    if base is not None and plain is not None:
+        rows.append(compare(plain, base, outcomes.benchmarks))
+    return [row for row in rows if row is not None]
+
+
+def _with_holm(rows: Sequence[Compared]) -> tuple[Compared, ...]:
+    """One family: the accuracies and tokens of all rows."""
+    adjusted = iter(holm_adjusted([part for row in rows for part in (row.accuracy, row.tokens) if part is not None]))
+    return tuple(
+        replace(row, accuracy=next(adjusted), tokens=None if row.tokens is None else next(adjusted)) for row in rows
+    )
+
+
+def _asked_by_both(
+    early: Sequence[Outcome], late: Sequence[Outcome]
+) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+    """Token tables of the items that both were asked with every seed; None when there is none."""
+    tables: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for one, other in zip(early, late, strict=True):
+        finite_N = np.isfinite(one.tokens_SN).all(axis=0) & np.isfinite(other.tokens_SN).all(axis=0)
+        if not finite_N.any():
+            return None
+        tables[0].append(one.tokens_SN[:, finite_N])
+        tables[1].append(other.tokens_SN[:, finite_N])
+    return tables
+
+
+def _mean(tables: Sequence[np.ndarray]) -> float:
+    return float(np.mean([table.mean() for table in tables]))

@@ -1,0 +1,90 @@
+"""How the specialists' task vectors lie to each other, from `merge.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyr1v_ray.evaluation.report.findings import REFERENCE_MERGE
+from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Cosines of K task vectors, means over `seeds`.
+
+    `weighted_KK` is the mean over tensors of the tensors' cosines, each weighted with the product of the two norms.
+    `whole_KK` is the cosine of the task vectors with all tensors in one. `norms_K` are their norms.
+    """
+
+    experts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    num_tensors: int
+    weighted_KK: np.ndarray
+    whole_KK: np.ndarray
+    norms_K: np.ndarray
+
+
+def read_geometry(recipe: Recipe) -> Geometry | None:
+    """Of one merge a seed (AMM's where it is there: all merges of a seed have the same experts); None without any."""
+    reports = {}
+    merged = [entry for entry in recipe.entries if entry.merge is not None]
+    for entry in sorted(merged, key=lambda entry: entry.name != REFERENCE_MERGE):
+        if entry.seed not in reports and (report := _read(entry.merge)) is not None:
+            reports[entry.seed] = report
+    seeds = tuple(sorted(reports))
+    tables = [cosines(reports[seed]["tensors"]) for seed in seeds]
+    sizes = {len(table[2]) for table in tables}
+    if len(sizes) != 1 or not tables[0][2].size:
+        return None
+    first = reports[seeds[0]]
+    names = tuple(_name(path, recipe.entries) for path in first["experts"])
+    weighted, whole, norms = (np.mean([table[part] for table in tables], axis=0) for part in range(3))
+    num_tensors = sum(bool(row.get("delta_norms")) for row in first["tensors"])
+    return Geometry(names, seeds, num_tensors, weighted, whole, norms)
+
+
+def cosines(tensors: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weighted mean [K, K], whole [K, K] and norms [K]; a task vector of zero has cosine 0 with every other.
+
+    >>> rows = [{"delta_norms": [3.0, 1.0], "delta_cosines": [[1, 1], [1, 1]]},
+    ...         {"delta_norms": [4.0, 0.0], "delta_cosines": [[1, 0], [0, 0]]}]
+    >>> weighted, whole, norms = cosines(rows)
+    >>> weighted[0, 1].item(), round(whole[0, 1].item(), 6), norms.tolist()
+    (1.0, 0.6, [5.0, 1.0])
+    """
+    rows = [row for row in tensors if row.get("delta_norms")]
+    if not rows:
+        return np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0)
+    norms_TK = np.array([row["delta_norms"] for row in rows], np.float64)
+    cosines_TKK = np.array([row["delta_cosines"] for row in rows], np.float64)
+    weights_TKK = norms_TK[:, :, None] * norms_TK[:, None, :]
+    products_KK = (weights_TKK * cosines_TKK).sum(axis=0)
+    norms_K = np.sqrt((norms_TK**2).sum(axis=0))
+    return _ratio(products_KK, weights_TKK.sum(axis=0)), _ratio(products_KK, np.outer(norms_K, norms_K)), norms_K
+
+
+def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
+    return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
+
+
+def _read(path: Path | None) -> dict[str, Any] | None:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) and "tensors" in report and "experts" in report else None
+
+
+def _name(expert: str, entries: Sequence[Entry]) -> str:
+    """The model's name in the recipe, else the end of its path."""
+    path = Path(expert).resolve()
+    for entry in entries:
+        if entry.folder.resolve() == path:
+            return entry.name
+    return path.parent.name if path.name == "export" else path.name

@@ -1,0 +1,229 @@
+"""What the models answered: for each model and benchmark a table of seeds by items, from stored answers alone."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tinyr1v_ray.config.evaluate import UserBenchmarkSettings
+from tinyr1v_ray.errors import TinyR1VError
+from tinyr1v_ray.evaluation.benchmarks.figures import benchmark_figures
+from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
+from tinyr1v_ray.evaluation.benchmarks.registry import find_benchmark
+from tinyr1v_ray.evaluation.benchmarks.stored import (
+    StoredAnswer,
+    StoredItem,
+    benchmark_folder,
+    read_answers,
+    read_items,
+)
+from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
+
+SCORES = "scores.json"
+"""What an evaluation writes last: before it is there, the stored answers are not graded."""
+RECORD = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Items and answers of one model, seed and benchmark; `score` is the official figure on 0-100."""
+
+    items: tuple[StoredItem, ...]
+    answers: tuple[StoredAnswer, ...]
+    score: float
+    images: Path
+    """Folder that the images' file names are relative to."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One model on one benchmark. Columns are items in the order of `indexes`, rows are `seeds`.
+
+    `correct_SN` is the mean over samples, `first_SN` the first sample's verdict, `tokens_SN` the mean tokens of an
+    answer and NaN where the item was not asked. `score` is the mean over seeds of the official figure.
+    """
+
+    seeds: tuple[int, ...]
+    indexes: tuple[str, ...]
+    categories: tuple[str, ...]
+    correct_SN: np.ndarray
+    first_SN: np.ndarray
+    tokens_SN: np.ndarray
+    score: float
+    by_seed: Mapping[int, Answered]
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over seeds and items, in [0, 1]."""
+        return float(self.correct_SN.mean())
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens of an answer over seeds and the items that were asked; NaN when none was."""
+        asked = self.tokens_SN[np.isfinite(self.tokens_SN)]
+        return float(asked.mean()) if asked.size else float("nan")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The entries of one name over the seeds, and what they answered."""
+
+    name: str
+    role: str
+    algorithm: str
+    domains: tuple[str, ...]
+    boost: float | None
+    entries: tuple[Entry, ...]
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+
+    @property
+    def home(self) -> str:
+        """The one domain that a model was trained on from the base; empty for the others."""
+        is_trained = self.role in ("specialist", "baseline") and not self.entries[0].start_from
+        return self.domains[0] if is_trained and len(self.domains) == 1 else ""
+
+    @property
+    def is_for_all(self) -> bool:
+        """Whether it is meant for all domains: the base, a merge, a training on several at once or in turn."""
+        return not self.home
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """All models in the recipe's order, the benchmarks that any has answered, and what was left out and why."""
+
+    models: tuple[Model, ...]
+    benchmarks: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    def named(self, name: str) -> Model | None:
+        """The model of a name, if it has answered anything."""
+        return next((model for model in self.models if model.name == name and model.outcomes), None)
+
+
+def read_outcomes(recipe: Recipe) -> Outcomes:
+    """Read every finished evaluation. One that is missing or broken is a remark, not an error."""
+    by_name: dict[str, list[Entry]] = defaultdict(list)
+    for entry in recipe.entries:
+        by_name[entry.name].append(entry)
+    remarks: list[str] = []
+    models = [_model(entries, remarks) for entries in by_name.values()]
+    benchmarks = dict.fromkeys(name for model in models for name in model.outcomes)
+    return Outcomes(tuple(models), tuple(benchmarks), tuple(remarks))
+
+
+def _model(entries: Sequence[Entry], remarks: list[str]) -> Model:
+    answered: dict[str, dict[int, Answered]] = defaultdict(dict)
+    waiting = []
+    for entry in entries:
+        if entry.evaluation is None or not (entry.evaluation / SCORES).is_file():
+            waiting.append(entry.seed)
+            continue
+        try:
+            for name, row in read_evaluation(entry.evaluation).items():
+                answered[name][entry.seed] = row
+        except (TinyR1VError, OSError, ValueError, LookupError, TypeError) as error:
+            remarks.append(f"{entry.name}, seed {entry.seed}: left out, its evaluation cannot be read ({error})")
+    first = entries[0]
+    if waiting:
+        remarks.append(f"{first.name}: not evaluated yet for {_seeds(waiting)}")
+    outcomes = {name: outcome_of(rows) for name, rows in answered.items()}
+    return Model(first.name, first.role, first.algorithm, first.domains, first.boost, tuple(entries), outcomes)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
+
+
+def read_evaluation(folder: Path) -> dict[str, Answered]:
+    """Items and answers of every benchmark in an evaluation's folder."""
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    described = record.get("config", {}).get("user", {})
+    user = {name: UserBenchmarkSettings.model_validate(row) for name, row in described.items()}
+    return {
+        name: _read_benchmark(benchmark_folder(folder, name), find_benchmark(name, user), folder.parent / ".images")
+        for name in record["benchmarks"]
+    }
+
+
+def _read_benchmark(folder: Path, benchmark: Benchmark, images: Path) -> Answered:
+    items, answers = read_items(folder), read_answers(folder)
+    score = benchmark_figures(benchmark, items, answers).score
+    return Answered(tuple(items), tuple(answers), score, images)
+
+
+def outcome_of(by_seed: Mapping[int, Answered]) -> Outcome:
+    """Tables over the items that every seed was asked; an item without an answer counts as wrong."""
+    seeds = tuple(sorted(by_seed))
+    shared = set.intersection(*({row.item.index for row in by_seed[seed].items} for seed in seeds))
+    kept = [row.item for row in by_seed[seeds[0]].items if row.item.index in shared]
+    places = {item.index: place for place, item in enumerate(kept)}
+    tables = [_tables(by_seed[seed].answers, places) for seed in seeds]
+    return Outcome(
+        seeds,
+        tuple(places),
+        tuple(item.category for item in kept),
+        np.stack([table[0] for table in tables]),
+        np.stack([table[1] for table in tables]),
+        np.stack([table[2] for table in tables]),
+        float(np.mean([by_seed[seed].score for seed in seeds])),
+        by_seed,
+    )
+
+
+def _tables(answers: Sequence[StoredAnswer], places: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of one seed: mean correctness, the first sample's verdict, mean tokens; each [N]."""
+    num_samples = 1 + max((answer.sample for answer in answers), default=0)
+    correct_N, first_N = np.zeros(len(places)), np.zeros(len(places), bool)
+    tokens_N, num_asked_N = np.zeros(len(places)), np.zeros(len(places))
+    for answer in answers:
+        if answer.prompt_id not in places:
+            continue
+        place = places[answer.prompt_id]
+        correct_N[place] += answer.correct / num_samples
+        first_N[place] |= answer.sample == 0 and answer.correct
+        if answer.finished_s:
+            tokens_N[place] += answer.num_tokens
+            num_asked_N[place] += 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return correct_N, first_N, tokens_N / num_asked_N
+
+
+def paired(
+    first: Model, second: Model, benchmarks: Sequence[str]
+) -> tuple[tuple[int, ...], list[tuple[Outcome, Outcome]]]:
+    """The seeds that both answered on all `benchmarks`, and their outcomes cut to these seeds and to shared items.
+
+    Empty when there is no such seed or a benchmark of which they share no item.
+    """
+    pairs = [(first.outcomes[name], second.outcomes[name]) for name in benchmarks]
+    seeds = set.intersection(*(set(outcome.seeds) for pair in pairs for outcome in pair)) if pairs else set()
+    cut = []
+    for one, other in pairs:
+        shared = [index for index in one.indexes if index in set(other.indexes)]
+        if not seeds or not shared:
+            return (), []
+        cut.append((_cut(one, seeds, shared), _cut(other, seeds, shared)))
+    return tuple(sorted(seeds)), cut
+
+
+def _cut(outcome: Outcome, seeds: set[int], indexes: Sequence[str]) -> Outcome:
+    rows = [place for place, seed in enumerate(outcome.seeds) if seed in seeds]
+    places = {index: place for place, index in enumerate(outcome.indexes)}
+    columns = [places[index] for index in indexes]
+    grid = np.ix_(rows, columns)
+    return Outcome(
+        tuple(outcome.seeds[row] for row in rows),
+        tuple(indexes),
+        tuple(outcome.categories[column] for column in columns),
+        outcome.correct_SN[grid],
+        outcome.first_SN[grid],
+        outcome.tokens_SN[grid],
+        outcome.score,
+        outcome.by_seed,
+    )

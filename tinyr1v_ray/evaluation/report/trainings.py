@@ -1,0 +1,156 @@
+"""What the trainings left: figures by step, groups with their advantages, seconds by phase."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyr1v_ray.config.base import read_yaml
+from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
+from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, differing_keys
+from tinyr1v_ray.telemetry.sinks import GROUPS_FILE, METRICS_FILE
+from tinyr1v_ray.telemetry.timing import WHOLE_STEP
+
+_OF_THE_RUN_ALONE = ("run.name", "run.folder", "telemetry.", "cluster.")
+_SECONDS = "seconds_"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of one seed; `rows` are its finished steps, `config` is empty where the file is missing."""
+
+    entry: Entry
+    folder: Path
+    config: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def seconds_by_phase(self) -> dict[str, float]:
+        """Seconds over all steps by phase; what the phases leave of the steps' wall time is `other`."""
+        total: dict[str, float] = defaultdict(float)
+        for row in self.rows:
+            for key, value in row.items():
+                if key.startswith(_SECONDS) and isinstance(value, int | float):
+                    total[key.removeprefix(_SECONDS)] += value
+        wall = total.pop(WHOLE_STEP, 0.0)
+        return {**total, "other": max(0.0, wall - sum(total.values()))}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure by step: mean, least and largest over the seeds, at the steps that every seed has finished."""
+
+    algorithm: str
+    num_seeds: int
+    steps: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def read_trainings(recipe: Recipe) -> tuple[Training, ...]:
+    """Every training with at least one finished step, each folder once, in the recipe's order."""
+    found: dict[Path, Training] = {}
+    for entry in recipe.entries:
+        if entry.train is None or entry.role == "merged" or entry.train in found:
+            continue
+        rows = json_lines(entry.train / METRICS_FILE)
+        if rows:
+            found[entry.train] = Training(entry, entry.train, _config(entry.train), tuple(rows))
+    return tuple(found.values())
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file of JSON lines; a torn last line is left out, and a missing file has none."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return read_yaml(folder / CONFIG_FILE)
+    except ConfigError:
+        return {}
+
+
+def differing_settings(first: Training, second: Training) -> list[str]:
+    """Settings in which two trainings differ, apart from names and what leaves the steps as they are."""
+    return [key for key in differing_keys(first.config, second.config) if not key.startswith(_OF_THE_RUN_ALONE)]
+
+
+def of_model(trainings: Sequence[Training], name: str, seed: int | None = None) -> Training | None:
+    """A model's training, of the seed or of its first."""
+    rows = (t for t in trainings if t.entry.name == name and seed in (None, t.entry.seed))
+    return next(rows, None)
+
+
+def curves(trainings: Sequence[Training], domain: str, figure: str) -> list[Curve]:
+    """A figure of the trainings of one domain, a curve an algorithm; of LIPO's only the specialist's own setting."""
+    by_algorithm: dict[str, list[Training]] = defaultdict(list)
+    for training in trainings:
+        entry = training.entry
+        if entry.domains != (domain,) or entry.start_from:
+            continue
+        if entry.algorithm != "lipo" or entry.role == "specialist":
+            by_algorithm[entry.algorithm].append(training)
+    found = (_curve(algorithm, rows, figure) for algorithm, rows in by_algorithm.items())
+    return [curve for curve in found if curve is not None]
+
+
+def _curve(algorithm: str, trainings: Sequence[Training], figure: str) -> Curve | None:
+    tables = [
+        {row["step"]: float(row[figure]) for row in training.rows if row.get(figure) is not None}
+        for training in trainings
+    ]
+    steps = sorted(set.intersection(*(set(table) for table in tables)))
+    if not steps:
+        return None
+    values_ST = np.array([[table[step] for step in steps] for table in tables])
+    return Curve(
+        algorithm, len(tables), np.array(steps), values_ST.mean(axis=0), values_ST.min(axis=0), values_ST.max(axis=0)
+    )
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Among pairs of right answers to one prompt whose lengths differ: in how many the shorter had the larger
+    advantage, in how many the longer, in how many both had the same."""
+
+    num_shorter: int
+    num_longer: int
+    num_equal: int
+
+    @property
+    def num_pairs(self) -> int:
+        """All pairs."""
+        return self.num_shorter + self.num_longer + self.num_equal
+
+
+def length_preference(training: Training) -> Preference:
+    """Count the pairs over all trained groups, from `groups.jsonl`."""
+    counts = [0, 0, 0]
+    for row in json_lines(training.folder / GROUPS_FILE):
+        right_G = np.array(row["correct"], bool)
+        lengths_G, advantages_G = np.array(row["lengths"])[right_G], np.array(row["advantages"])[right_G]
+        shorter_GG = lengths_G[:, None] < lengths_G[None, :]
+        gap_GG = (advantages_G[:, None] - advantages_G[None, :])[shorter_GG]
+        counts[0] += int((gap_GG > 0).sum())
+        counts[1] += int((gap_GG < 0).sum())
+        counts[2] += int((gap_GG == 0).sum())
+    return Preference(*counts)
