@@ -29,6 +29,7 @@ from tinyr1v_ray.orchestration.learner_group import LearnerGroup
 from tinyr1v_ray.orchestration.machines import Machines, started
 from tinyr1v_ray.ports import LoopConfig, System, WeightPublisher
 from tinyr1v_ray.rollout.sampling import Sampling
+from tinyr1v_ray.telemetry.display import Display
 from tinyr1v_ray.telemetry.progress import RunProgress
 from tinyr1v_ray.telemetry.run_folder import create_run_folder
 from tinyr1v_ray.telemetry.sinks import open_recorder
@@ -104,9 +105,12 @@ class _Publisher:
             os.link(live, self.kept(version))
 
 
-class _NoCheckpoints:
+class _LeftOut:
     async def after_step(self, step: int, cursor: int) -> None:
         """Checkpoints are left out."""
+
+    async def evaluate(self, step: int) -> None:
+        """So are held-out items."""
 
 
 class SteppedRun:
@@ -155,8 +159,9 @@ class SteppedRun:
             self.machines.rewards,
             self._learner,
             self._publisher,
-            _NoCheckpoints(),
+            _LeftOut(),
             self._recorder,
+            _LeftOut(),
         )
         self._logged, self._learner.batches = [], []
         await train(system, loop_config, PhaseClock())
@@ -261,7 +266,8 @@ async def standing(config: TrainConfig) -> AsyncIterator[SteppedRun]:
     inputs = load_inputs(config)
     run_folder = Path(config.run.folder).absolute() / config.run.name
     create_run_folder(run_folder, config, ["benchmark"])
-    with RunProgress(config.run.num_steps, config.run.num_prompts_per_step, quiet=True) as progress:
+    run = config.run
+    with RunProgress(Display(quiet=True), run.num_steps, run.num_prompts_per_step) as progress:
         async with started(config, inputs, run_folder, progress) as machines:
             run = SteppedRun(config, inputs, machines)
             await run.start()

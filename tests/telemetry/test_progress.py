@@ -1,10 +1,12 @@
 """What a terminal and what a log file see of a run."""
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
+from tinyr1v_ray.telemetry.display import Display
 from tinyr1v_ray.telemetry.progress import RunProgress, format_duration
 from tinyr1v_ray.types import StepMetrics
 
@@ -12,8 +14,8 @@ SECONDS = {"generate": 1.5, "learn": 0.4, "publish": 0.1, "step": 2.0}
 VALUES = {"reward_mean": 0.5, "accuracy": 0.25, "length_mean": 31.0}
 
 
-def run(progress, make, num_steps=3):
-    with progress:
+def run(display, make, num_steps=3):
+    with display, RunProgress(display, num_steps, 2) as progress:
         with progress.starting("Ray"), progress.starting("engine", "the first start compiles"):
             pass
         with progress.evaluating("before training", 40) as advance:
@@ -28,7 +30,7 @@ def run(progress, make, num_steps=3):
 
 def test_a_log_file_gets_one_plain_line_an_event(make):
     output = io.StringIO()
-    run(RunProgress(3, 2, console=Console(file=output, width=40)), make)
+    run(Display(Console(file=output, width=40)), make)
     lines = output.getvalue().splitlines()
     assert "\x1b" not in output.getvalue()
     assert lines[:2] == ["starting Ray", "starting engine (the first start compiles)"]
@@ -42,19 +44,18 @@ def test_a_log_file_gets_one_plain_line_an_event(make):
 def test_a_terminal_sees_bars_with_groups_and_time_left(make):
     output = io.StringIO()
     console = Console(file=output, width=140, force_terminal=True, legacy_windows=False)
-    progress = RunProgress(3, 2, console=console)
-    with progress:
+    with Display(console) as display, RunProgress(display, 3, 2) as progress:
         groups, advantages_PG, _ = make.step(1)
         progress.log(StepMetrics(1, 1, VALUES, SECONDS), groups, advantages_PG)
         progress.count_group()
         with progress.starting("engine"):
-            progress._bars.refresh()
+            time.sleep(0.3)  # bars are drawn ten times a second
     text = output.getvalue()
     assert "steps" in text and "1/3, 1/2 groups of the next, 4 s left" in text and "starting engine" in text
 
 
 def test_quiet_shows_nothing(make, capsys):
-    run(RunProgress(3, 2, quiet=True), make)
+    run(Display(quiet=True), make)
     assert capsys.readouterr() == ("", "")
 
 
@@ -62,7 +63,8 @@ def test_a_failed_start_is_not_called_ready():
     output = io.StringIO()
     with (
         pytest.raises(KeyError),
-        RunProgress(3, 2, console=Console(file=output)) as progress,
+        Display(Console(file=output)) as display,
+        RunProgress(display, 3, 2) as progress,
         progress.starting("engine"),
     ):
         raise KeyError
@@ -70,7 +72,7 @@ def test_a_failed_start_is_not_called_ready():
 
 
 def test_time_left_is_the_median_of_recent_steps_times_those_left(make):
-    progress = RunProgress(100, 2, first_step=51, console=Console(file=io.StringIO()))
+    progress = RunProgress(Display(Console(file=io.StringIO())), 100, 2, first_step=51)
     assert progress.time_left_s() is None
     for step, seconds in zip(range(51, 62), [600, *[2.0] * 9, 90.0], strict=True):
         progress.log(StepMetrics(step, step, VALUES, {"step": seconds}), [], [])
@@ -79,7 +81,7 @@ def test_time_left_is_the_median_of_recent_steps_times_those_left(make):
 
 def test_figures_that_are_missing_are_left_out(make):
     output = io.StringIO()
-    progress = RunProgress(12, 2, console=Console(file=output))
+    progress = RunProgress(Display(Console(file=output)), 12, 2)
     progress.log(StepMetrics(3, 3, {"reward_mean": float("nan")}, {}), [], [])
     assert output.getvalue() == "step  3/12  reward nan\n"
 
@@ -90,3 +92,18 @@ def test_figures_that_are_missing_are_left_out(make):
 )
 def test_durations_round_upwards_into_the_next_unit(seconds, text):
     assert format_duration(seconds) == text
+
+
+def test_work_that_goes_on_side_by_side_is_told_apart_by_its_label():
+    output = io.StringIO()
+    with Display(Console(file=output)) as display:
+        for label in ("train math", "train ocr"):
+            with RunProgress(display.labelled(label), 3, 2) as progress, progress.evaluating("the items", 2) as advance:
+                advance(2)
+    lines = output.getvalue().splitlines()
+    assert [line.split(" in ")[0] for line in lines] == [
+        "train math: evaluating the items: 2 items",
+        "train math: evaluated the items: 2 items",
+        "train ocr: evaluating the items: 2 items",
+        "train ocr: evaluated the items: 2 items",
+    ]

@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
     from tinyr1v_ray.orchestration import merge_job
     from tinyr1v_ray.orchestration.merge_progress import MergeProgress
+    from tinyr1v_ray.telemetry.display import Display
 
     prepared = merge_job.prepare(config)
     if options.plan:
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     for line in prepared.conflicts:
         print(f"conflict: {line}")
-    with MergeProgress(per_tensor=options.verbose) as progress:
+    with Display() as display, MergeProgress(display, per_tensor=options.verbose) as progress:
         summary = merge_job.run_merge_job(prepared, progress)
     print("\n".join(_say(summary)))
     return 0

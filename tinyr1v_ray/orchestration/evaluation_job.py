@@ -37,6 +37,7 @@ from tinyr1v_ray.orchestration.evaluation_progress import EvaluationProgress
 from tinyr1v_ray.orchestration.placement import Placement, check_fits, plan_placement
 from tinyr1v_ray.orchestration.rollout_pool import RolloutPool
 from tinyr1v_ray.rollout.sampling import Sampling
+from tinyr1v_ray.telemetry.display import Display
 from tinyr1v_ray.telemetry.records import JsonLines, replace_file, to_json
 from tinyr1v_ray.types import Prompt
 
@@ -65,31 +66,45 @@ class _Pending:
 def run_evaluation(config: EvaluateConfig) -> EvaluationSummary:
     """Draw what answers are missing, grade all, write the figures. Raises the errors of `tinyr1v_ray.errors`.
 
-    Started again, a killed evaluation goes on where it was; where no answer is missing, no cluster is started. No
-    folder is made before model and benchmarks are found fit.
+    Started again, a killed evaluation goes on where it was; where no answer is missing, no cluster is started.
+    """
+    with Display(quiet=not config.progress) as display, ExitStack() as stack:
+
+        def connect() -> None:
+            display.line("starting Ray")
+            stack.enter_context(connected(config.cluster))
+
+        return asyncio.run(evaluate_model(config, display, connect))
+
+
+async def evaluate_model(
+    config: EvaluateConfig, display: Display, connect: Callable[[], None] = lambda: None
+) -> EvaluationSummary:
+    """The same on the cluster that this process is connected to; `connect` is called before engines are needed.
+
+    No folder is made before model and benchmarks are found fit.
     """
     benchmarks, output = named_benchmarks(config), output_folder(config)
     judge = _judge(config)  # refused now, not after the answers
-    with EvaluationProgress(quiet=not config.progress) as progress:
-        progress.line("reading model and benchmarks")
-        inputs = load_evaluation(config, benchmarks, output)
-        open_output(config, inputs.model_folder, benchmarks, output)
-        with ExitStack() as stack:
-            pending, journals = _open_journals(stack, inputs, output, config.sampling.num_samples)
-            if pending:
-                progress.line("starting Ray")
-                stack.enter_context(connected(config.cluster))
-                check_fits(plan_engines(config), *resources())
-                asyncio.run(_answer(config, inputs, pending, journals, progress))
-        return _score(recorded_config(output), output, judge, progress)
+    progress = EvaluationProgress(display)
+    progress.line("reading model and benchmarks")
+    inputs = await asyncio.to_thread(load_evaluation, config, benchmarks, output)
+    open_output(config, inputs.model_folder, benchmarks, output)
+    with ExitStack() as stack:
+        pending, journals = _open_journals(stack, inputs, output, config.sampling.num_samples)
+        if pending:
+            connect()
+            check_fits(plan_engines(config), *resources())
+            await _answer(config, inputs, pending, journals, progress)
+    return await asyncio.to_thread(_score, recorded_config(output), output, judge, progress)
 
 
 def run_rescoring(folder: Path, overrides: Sequence[str] = ()) -> EvaluationSummary:
     """Grade the stored answers of an evaluation again and write the figures; no model and no cluster is needed."""
     output = folder.expanduser().absolute()
     config = recorded_config(output, overrides)
-    with EvaluationProgress(quiet=not config.progress) as progress:
-        return _score(config, output, _judge(config), progress)
+    with Display(quiet=not config.progress) as display:
+        return _score(config, output, _judge(config), EvaluationProgress(display))
 
 
 def plan_engines(config: EvaluateConfig) -> Placement:

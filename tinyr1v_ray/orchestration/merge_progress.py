@@ -1,18 +1,17 @@
-"""Live progress of a merge: a bar with the time left, plain lines in a log, a line per tensor on request."""
+"""Progress of a merge: a bar with the time left, plain lines in a log, a line per tensor on request."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.schedule import Bundle
 from tinyr1v_ray.merging.session import BundleResult
+from tinyr1v_ray.telemetry.display import Bar, Display
 from tinyr1v_ray.telemetry.progress import format_duration
 
 _BYTES_PER_FLOP = 0.02
@@ -21,35 +20,27 @@ _LINE_EVERY = 0.1
 
 
 class MergeProgress:
-    """A `session.Listener`. Use as a context manager; `on_result` may be called from one thread."""
+    """A `session.Listener`. Use as a context manager inside that of the display."""
 
-    def __init__(self, per_tensor: bool = False, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
-        self._per_tensor = per_tensor
+    def __init__(self, display: Display, per_tensor: bool = False) -> None:
+        self._display, self._per_tensor = display, per_tensor
+        self._stack = ExitStack()
+        self._bar: Bar | None = None
         self._num_tasks = 0
         self._total = 0.0
         self._done = 0.0
         self._tensors = 0
         self._started_s = time.monotonic()
         self._next_line = _LINE_EVERY
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
-            TimeElapsedColumn(),
-        )
-        self._bars = Progress(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
-        self._bar = self._bars.add_task("merging", total=1.0, detail="")
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        self._bar = self._stack.enter_context(self._display.bar("merging", 1.0))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        self._stack.close()
 
     @property
     def time_left_s(self) -> float | None:
@@ -72,16 +63,17 @@ class MergeProgress:
         if self._per_tensor:
             for _, records in result.records:
                 for record in records:
-                    self._console.print(describe_record(record), markup=False, highlight=False, soft_wrap=True)
+                    self._display.line(describe_record(record))
         left_s = self.time_left_s
         detail = f"{self._tensors}/{self._num_tasks} tensors"
         if left_s is not None:
             detail += f", {format_duration(left_s)} left"
         share = min(self._done / self._total, 1.0) if self._total else 1.0
-        self._bars.update(self._bar, completed=share, detail=detail)
-        if not self._console.is_terminal and share >= self._next_line:
+        if self._bar is not None:
+            self._bar.update(share, f"{share:.0%}, {detail}")
+        if not self._display.is_live and share >= self._next_line:
             self._next_line = share + _LINE_EVERY
-            self._console.print(f"merging {share:.0%}: {detail}", markup=False, highlight=False, soft_wrap=True)
+            self._display.line(f"merging {share:.0%}: {detail}")
 
 
 def _weight(bundle: Bundle) -> float:

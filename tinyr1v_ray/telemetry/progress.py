@@ -1,4 +1,4 @@
-"""Live progress of a run: bars on a terminal, and in any case one plain line per event (so logs and CI read well)."""
+"""Progress of a training run: start-up phases, evaluations and steps, each with a line and a bar."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from tinyr1v_ray.telemetry.display import Bar, Display
 from tinyr1v_ray.telemetry.timing import WHOLE_STEP
 from tinyr1v_ray.types import ScoredGroup, StepMetrics
 
+SHORTEST_SHOWN_S = 0.05
+"""Phases shorter than this are left out of a step's line."""
 NUM_STEPS_AVERAGED = 10
 """Steps whose median time predicts the time left."""
 
@@ -24,77 +25,54 @@ NUM_STEPS_AVERAGED = 10
 class RunProgress:
     """Shows start-up phases, evaluations and steps; a metric sink, so that it hears of every step.
 
-    On a terminal, bars stay below the lines that are printed; elsewhere only the lines appear. Use as a context
-    manager, in one thread. `quiet` shows nothing.
+    Use as a context manager inside that of the display.
     """
 
-    def __init__(
-        self,
-        num_steps: int,
-        num_prompts_per_step: int,
-        first_step: int = 1,
-        console: Console | None = None,
-        quiet: bool = False,
-    ) -> None:
-        self._console = console or Console(quiet=quiet, stderr=True)
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            TextColumn("{task.fields[count]}", markup=False),
-            TimeElapsedColumn(),
-        )
-        live = self._console.is_terminal and not self._console.quiet
-        self._bars = Progress(*columns, console=self._console, disable=not live, transient=True)
+    def __init__(self, display: Display, num_steps: int, num_prompts_per_step: int, first_step: int = 1) -> None:
+        self._display = display
+        self._stack = ExitStack()
         self._num_steps = num_steps
         self._num_prompts = num_prompts_per_step
         self._last_step = first_step - 1
         self._num_groups = 0
         self._recent_s: deque[float] = deque(maxlen=NUM_STEPS_AVERAGED)
-        self._step_bar: TaskID | None = None
+        self._step_bar: Bar | None = None
 
     def __enter__(self) -> Self:
-        self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        self._stack.close()
 
     def line(self, text: str) -> None:
-        """Print a line that stays; bars go on below it."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print a line that stays."""
+        self._display.line(text)
 
     @contextmanager
     def starting(self, what: str, hint: str = "") -> Iterator[None]:
         """A start-up phase with its elapsed seconds; several may run side by side. `hint` says why it may take long."""
         self.line(f"starting {what}" + (f" ({hint})" if hint else ""))
-        bar = self._bars.add_task(f"starting {what}", total=None, count=hint)
         start = time.monotonic()
-        try:
+        with self._display.bar(f"starting {what}", None, hint):
             yield
-            self.line(f"{what} ready after {time.monotonic() - start:.1f} s")
-        finally:
-            self._bars.remove_task(bar)
+        self.line(f"{what} ready after {time.monotonic() - start:.1f} s")
 
     @contextmanager
     def evaluating(self, what: str, num_items: int) -> Iterator[Callable[[int], None]]:
         """A held-out evaluation; call what it yields with the number of items just done."""
         self.line(f"evaluating {what}: {num_items} items")
-        bar = self._bars.add_task(f"evaluating {what}", total=num_items, count=f"0/{num_items}")
         start, num_done = time.monotonic(), 0
+        with self._display.bar(f"evaluating {what}", num_items, f"0/{num_items}") as bar:
 
-        def advance(num_items_done: int = 1) -> None:
-            nonlocal num_done
-            num_done += num_items_done
-            self._bars.update(bar, completed=num_done, count=f"{num_done}/{num_items}")
+            def advance(num_items_done: int = 1) -> None:
+                nonlocal num_done
+                num_done += num_items_done
+                bar.update(num_done, f"{num_done}/{num_items}")
 
-        try:
             yield advance
-            self.line(f"evaluated {what}: {num_done} items in {time.monotonic() - start:.1f} s")
-        finally:
-            self._bars.remove_task(bar)
+        self.line(f"evaluated {what}: {num_done} items in {time.monotonic() - start:.1f} s")
 
     def count_group(self) -> None:
         """Another group of the step being collected is sampled and scored."""
@@ -128,12 +106,12 @@ class RunProgress:
         if left_s is not None:
             count += f", {format_duration(left_s)} left"
         if self._step_bar is None:
-            self._step_bar = self._bars.add_task("steps", total=self._num_steps, count=count)
-        self._bars.update(self._step_bar, completed=self._last_step, count=count)
+            self._step_bar = self._stack.enter_context(self._display.bar("steps", self._num_steps))
+        self._step_bar.update(self._last_step, count)
 
 
 def format_step(metrics: StepMetrics, num_steps: int, left_s: float | None) -> str:
-    """One line about a step; a figure that the step lacks is left out.
+    """One line about a step; a figure that the step lacks is left out, and so is a phase that took no time.
 
     >>> values = {"reward_mean": 0.8125, "accuracy": 0.75, "length_mean": 31.25}
     >>> format_step(StepMetrics(3, 3, values, {"generate": 1.6, "learn": 0.71, "step": 2.4}), 12, 21.6)
@@ -143,7 +121,11 @@ def format_step(metrics: StepMetrics, num_steps: int, left_s: float | None) -> s
     words = [f"step {metrics.step:{width}d}/{num_steps}"]
     shown = (("reward", "reward_mean", ".3f"), ("accuracy", "accuracy", ".3f"), ("tokens", "length_mean", ".1f"))
     words += [f"{label} {metrics.values[name]:{form}}" for label, name, form in shown if name in metrics.values]
-    phases = ", ".join(f"{name} {value:.1f}" for name, value in metrics.seconds.items() if name != WHOLE_STEP)
+    phases = ", ".join(
+        f"{name} {value:.1f}"
+        for name, value in metrics.seconds.items()
+        if name != WHOLE_STEP and value >= SHORTEST_SHOWN_S
+    )
     whole = f"{metrics.seconds[WHOLE_STEP]:.1f} s" if WHOLE_STEP in metrics.seconds else ""
     words.append(" ".join(part for part in (whole, f"({phases})" if phases else "") if part))
     if left_s is not None and metrics.step < num_steps:
