@@ -167,12 +167,15 @@ def test_an_interrupt_leaves_the_job_running_and_it_can_be_found_and_stopped(hea
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, env=head.environment, stdout=pipe, stderr=pipe, text=True) as following:
         assert following.stdout is not None and following.stderr is not None
-        job_id = job_id_in(following.stdout.readline())
-        while "packed code runs" not in following.stdout.readline():
-            assert following.poll() is None
-        following.send_signal(signal.SIGINT)
-        assert following.wait(30) == 130
-        said = following.stderr.read()
+        try:
+            job_id = job_id_in(following.stdout.readline())
+            while "packed code runs" not in following.stdout.readline():
+                assert following.poll() is None
+            following.send_signal(signal.SIGINT)
+            assert following.wait(30) == 130
+            said = following.stderr.read()
+        finally:
+            following.kill()
     assert f"tinyr1v jobs logs --address {head.address} --follow {job_id}" in said and "Traceback" not in said
 
     listed = head.cli("jobs", "list", "--address", head.address)
