@@ -28,6 +28,8 @@ async def train(system: System, config: LoopConfig, clock: PhaseClock) -> None:
                 update = await system.learner.update(batch)
             with clock("publish"):
                 await system.weights.publish(update.version)
+            with clock("evaluate"):
+                await system.held_out.evaluate(step)
             window.release(len(groups))  # only now may a new prompt start
             system.metrics.log(step, update, groups, advantages_PG, num_rejected, clock.lap())
             with clock("checkpoint"):  # after the log, so that what a checkpoint counts as consumed is on record

@@ -53,6 +53,13 @@ class CheckpointStore(Protocol):
         """Save if the step is due; `cursor` counts the groups consumed so far. Raises CheckpointError."""
 
 
+class HeldOutEvaluator(Protocol):
+    """Looks at the policy on the way."""
+
+    async def evaluate(self, step: int) -> None:
+        """Answer held-out items if the step is due; the weights of the step are live."""
+
+
 class MetricSink(Protocol):
     """Where a step's figures go."""
 
@@ -79,6 +86,7 @@ class System:
     weights: WeightPublisher
     checkpoints: CheckpointStore
     metrics: MetricSink
+    held_out: HeldOutEvaluator
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Machines:
     version: int = 0
     trained: list[tuple[int, int, int]] = field(default_factory=list)  # step, prompt number, version it began under
     cursors: list[int] = field(default_factory=list)
+    evaluated: list[tuple[int, int, int]] = field(default_factory=list)  # step, version, groups in flight
     most_in_flight: int = 0
     in_flight: int = 0
 
@@ -66,6 +67,10 @@ class Machines:
         await asyncio.sleep(0.001)
         self.version = version
 
+    async def evaluate(self, step: int) -> None:
+        await asyncio.sleep(0.002)
+        self.evaluated.append((step, self.version, self.in_flight))
+
     async def after_step(self, step: int, cursor: int) -> None:
         self.cursors.append(cursor)
 
@@ -83,7 +88,7 @@ def run(machines: Machines, **changes: object) -> Machines:
         advantages=lambda group: group.rewards_G - group.rewards_G.mean(),
         accept=lambda group: True,
     )
-    system = System(machines, machines, machines, machines, machines, machines, machines)
+    system = System(*[machines] * 8)
     asyncio.run(train(system, replace(config, **changes), PhaseClock()))  # type: ignore[arg-type]
     return machines
 
@@ -142,4 +147,9 @@ def test_a_prompt_source_that_ends_fails_the_run_instead_of_hanging() -> None:
 
 async def _train_short(machines: Machines) -> None:
     config = LoopConfig(2, 4, 0, 1, True, lambda group: group.rewards_G, lambda group: True)
-    await train(System(*[machines] * 7), config, PhaseClock())
+    await train(System(*[machines] * 8), config, PhaseClock())
+
+
+def test_a_step_is_evaluated_under_its_own_weights_before_new_sampling_starts() -> None:
+    assert run(Machines()).evaluated == [(step, step, 0) for step in range(1, 13)]
+    assert [row[:2] for row in run(Machines(), max_staleness=2).evaluated] == [(step, step) for step in range(1, 13)]

@@ -102,6 +102,7 @@ def _command(process: psutil.Process) -> str:
 
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     settings = ["run.num_steps=6", "rollout.deterministic=true", "evaluation.num_items=20"]
+    settings += ["evaluation.every_n_steps=2", "evaluation.num_slice_items=8"]
     in_memory_before = set(Path("/dev/shm").glob("tinyr1v-*"))
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
@@ -124,6 +125,15 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) ->
     resumed_weights = killed.exported()
     for name, tensor in whole.exported().items():
         assert torch.equal(tensor, resumed_weights[name]), name
+    looks = whole.rows("evaluation/steps.jsonl")
+    assert [row["step"] for row in looks] == [2, 4, 6] and killed.rows("evaluation/steps.jsonl") == looks
+    best = max(looks, key=lambda row: (row["accuracy"], -row["tokens"], -row["step"]))
+    for run in (whole, killed):
+        assert json.loads((run.run_folder / "best" / "best.json").read_text())["step"] == best["step"]
+        assert sorted(path.name for path in (run.run_folder / "best").iterdir()) == [
+            "best.json",
+            f"step-{best['step']:06d}",
+        ]
     AutoProcessor.from_pretrained(whole.run_folder / "export")
     summary = json.loads((whole.run_folder / "summary.json").read_text())
     assert summary["before"][0]["num_items"] == summary["after"][0]["num_items"] == 20

@@ -99,10 +99,14 @@ class DataSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """How the held-out summary before and after training is made."""
+    """Held-out items: the summary before and after training, and a look on the way."""
 
     num_items: NonNegativeInt = 1000
-    """Held-out items; 0 leaves the summary out."""
+    """Held-out items of the summary; 0 leaves it out."""
+    every_n_steps: NonNegativeInt = 0
+    """Evaluate a slice after every so many steps and keep the best model; 0: never."""
+    num_slice_items: PositiveInt = 100
+    """Held-out items of the slice, the first of those of the summary."""
     temperature: NonNegativeFloat = 1.0
     """Sampling temperature; 0 is greedy."""
 
@@ -235,6 +239,11 @@ class TrainConfig(Settings):
     def _sections_agree(self) -> Self:
         if not self.data.train:
             raise ValueError("data.train is empty; a run needs at least one source; name a file or miniature:ocr")
+        if self.evaluation.every_n_steps and not self.data.evaluation:
+            raise ValueError(
+                f"evaluation.every_n_steps is {self.evaluation.every_n_steps} and data.evaluation is empty; a look on "
+                "the way needs held-out items; name a source in data.evaluation"
+            )
         if self.rollout.max_tokens >= self.model.max_length:
             raise ValueError(
                 f"rollout.max_tokens {self.rollout.max_tokens} leaves no room for a prompt in model.max_length "

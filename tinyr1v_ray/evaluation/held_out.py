@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,6 +72,26 @@ def held_out_figures(answers: Sequence[HeldOutAnswer]) -> list[HeldOut]:
         )
         for domain, rows in _by_domain(answers).items()
     ]
+
+
+def held_out_row(answers: Sequence[HeldOutAnswer]) -> dict[str, float]:
+    """Accuracy and tokens per answer over all items, as plain numbers."""
+    return {
+        "num_items": len(answers),
+        "accuracy": float(np.mean([answer.correct for answer in answers])),
+        "tokens": float(np.mean([answer.num_tokens for answer in answers])),
+    }
+
+
+def is_better(row: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
+    """The rule of the best model: the highest accuracy; among equals the fewest tokens; among these the earliest.
+
+    >>> is_better({"accuracy": 0.5, "tokens": 9.0}, {"accuracy": 0.5, "tokens": 9.5})
+    True
+    """
+    if best is None:
+        return True
+    return (row["accuracy"], -row["tokens"]) > (best["accuracy"], -best["tokens"])
 
 
 def held_out_changes(before: Sequence[HeldOutAnswer], after: Sequence[HeldOutAnswer]) -> list[Change]:

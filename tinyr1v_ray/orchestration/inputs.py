@@ -23,7 +23,7 @@ MAX_CANARY_SEARCH = 1000
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run reads. `held_out` are the items of the summary; `canary` is a prompt and tokens that answer it."""
+    """What a run reads. `held_out` are the items of summary and slice; `canary` is a prompt and tokens that answer it."""
 
     model_folder: Path
     train: PromptTable
@@ -47,10 +47,12 @@ def load_inputs(config: TrainConfig) -> RunInputs:
     build_scorer(config.reward)  # a user's function that cannot be imported is said here
     check_domains(config.reward, train.domains)
     held_out: tuple[Prompt, ...] = ()
-    if config.evaluation.num_items and config.data.evaluation:
+    evaluation = config.evaluation
+    num_held_out = max(evaluation.num_items, evaluation.num_slice_items if evaluation.every_n_steps else 0)
+    if num_held_out and config.data.evaluation:
         table = build_prompt_table(config.data, "evaluation", processor, options)
         check_domains(config.reward, table.domains)
-        held_out = tuple(table.in_order(config.evaluation.num_items))
+        held_out = tuple(table.in_order(num_held_out))
     canary = next((prompt for prompt in islice(train.in_order(), MAX_CANARY_SEARCH) if prompt.images), train[0])
     return RunInputs(
         model_folder=model_folder,

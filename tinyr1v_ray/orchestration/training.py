@@ -27,11 +27,13 @@ from tinyr1v_ray.orchestration.calls import first_cause
 from tinyr1v_ray.orchestration.checkpoints import Checkpoints
 from tinyr1v_ray.orchestration.cluster import connected, free_resources, num_nodes, resources
 from tinyr1v_ray.orchestration.evaluating import answer_items
+from tinyr1v_ray.orchestration.held_out import HeldOutSlice
 from tinyr1v_ray.orchestration.inputs import RunInputs, load_inputs
 from tinyr1v_ray.orchestration.machines import Machines, started
 from tinyr1v_ray.orchestration.placement import check_fits, check_weights_folder, plan_placement, shortage
 from tinyr1v_ray.ports import LoopConfig, RewardScorer, System
 from tinyr1v_ray.rollout.sampling import Sampling
+from tinyr1v_ray.telemetry.display import Display
 from tinyr1v_ray.telemetry.progress import RunProgress
 from tinyr1v_ray.telemetry.records import replace_file, to_json
 from tinyr1v_ray.telemetry.run_folder import create_run_folder, locked, reopen_run_folder
@@ -63,29 +65,33 @@ class TrainRequest:
 
 
 def run_training(request: TrainRequest) -> str:
-    """Train to the last step; returns the closing summary.
+    """Train to the last step on a cluster of the configuration's choice; returns the closing summary.
 
-    No run folder is made before model, data and cluster are found fit. Raises the errors of `tinyr1v_ray.errors`.
+    Raises the errors of `tinyr1v_ray.errors`.
     """
     config = request.config
-    run = config.run
-    with (
-        RunProgress(run.num_steps, run.num_prompts_per_step, quiet=not config.telemetry.progress) as progress,
-        ThreadPoolExecutor(max_workers=1) as reader,
-    ):
-        progress.line("starting Ray, reading model and data")
+    with Display(quiet=not config.telemetry.progress) as display, ThreadPoolExecutor(max_workers=1) as reader:
+        display.line("starting Ray, reading model and data")
         reading = reader.submit(load_inputs, config)  # takes as long as Ray's start, so they go side by side
         with connected(config.cluster):
-            inputs = reading.result()
-            placement = plan_placement(config)
-            check_fits(placement, *resources())
-            check_weights_folder(config, num_nodes())
-            if waiting := shortage(placement, free_resources()):
-                progress.line(f"cluster: {waiting}")
-            open_run_folder = reopen_run_folder if request.resume else create_run_folder
-            run_folder = open_run_folder(request.run_folder, config, request.command)
-            with locked(run_folder):
-                return asyncio.run(_Run(request, inputs, progress).to_the_end())
+            return asyncio.run(train_specialist(request, reading.result(), display))
+
+
+async def train_specialist(request: TrainRequest, inputs: RunInputs, display: Display) -> str:
+    """Train to the last step on the cluster that this process is connected to; returns the closing summary.
+
+    No run folder is made before model, data and cluster are found fit.
+    """
+    config, run = request.config, request.config.run
+    placement = plan_placement(config)
+    check_fits(placement, *resources())
+    check_weights_folder(config, num_nodes())
+    if waiting := shortage(placement, free_resources()):
+        display.line(f"cluster: {waiting}")
+    open_run_folder = reopen_run_folder if request.resume else create_run_folder
+    run_folder = open_run_folder(request.run_folder, config, request.command)
+    with locked(run_folder), RunProgress(display, run.num_steps, run.num_prompts_per_step) as progress:
+        return await _Run(request, inputs, progress).to_the_end()
 
 
 class _Run:
@@ -147,6 +153,8 @@ class _Run:
             first_step=step + 1,
             cursor=cursor,
         )
+        held_out = HeldOutSlice(self._folder, config, self._inputs.held_out, machines, self._progress)
+        held_out.go_back_to(step)
         also = (self._progress, UnscoredGuard(config.reward.max_unscored_share))
         recorder = open_recorder(self._folder, config.telemetry, config.model_dump(mode="json"), step + 1, also)
         system = System(
@@ -157,6 +165,7 @@ class _Run:
             weights=machines.weights,
             checkpoints=checkpoints,
             metrics=recorder,
+            held_out=held_out,
         )
         try:
             await train(system, loop_config, PhaseClock())
@@ -167,7 +176,7 @@ class _Run:
 
     async def _held_out(self, when: str, machines: Machines) -> list[HeldOutAnswer]:
         """Answers to the held-out items, from disk where a killed attempt had them already."""
-        prompts, rollout = self._inputs.held_out, self._config.rollout
+        prompts, rollout = self._inputs.held_out[: self._config.evaluation.num_items], self._config.rollout
         path = self._folder / "evaluation" / f"{when}.jsonl"
         if path.is_file():
             return read_answers(path)
