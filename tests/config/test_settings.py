@@ -7,6 +7,7 @@ import pytest
 from tinyr1v_ray.config.base import Settings, known_keys, load_settings, parse_settings, read_yaml, write_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError
 
@@ -27,7 +28,7 @@ def test_every_shipped_config_parses():
     paths = sorted(CONFIGS.rglob("*.yaml"))
     assert paths
     for path in paths:
-        schemas = {"merge": MergeConfig, "evaluate": EvaluateConfig}
+        schemas = {"merge": MergeConfig, "evaluate": EvaluateConfig, "recipe": PipelineConfig}
         assert load_settings(schemas.get(path.name.partition("_")[0], TrainConfig), path), path
 
 

@@ -1,0 +1,204 @@
+"""A recipe's graph: which stages there are, what a change runs again, and what runs side by side."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from tinyr1v_ray.config.base import parse_settings
+from tinyr1v_ray.config.pipeline import PipelineConfig
+from tinyr1v_ray.errors import ConfigError, DataError, LearnerError
+from tinyr1v_ray.orchestration.pipeline.index import Index, State
+from tinyr1v_ray.orchestration.pipeline.schedule import Need, run_stages
+from tinyr1v_ray.orchestration.pipeline.stages import build_graph, recipe_folder
+
+RECIPE = {
+    "name": "small",
+    "train": {"run": {"num_steps": 2}, "model": {"max_length": 384}, "rollout": {"max_tokens": 96}},
+    "trainings": {
+        "math": {"settings": {"data": {"train": ["miniature:math"]}}},
+        "ocr": {"settings": {"data": {"train": ["miniature:ocr"], "domain": "ocr"}}},
+        "then_ocr": {
+            "start_from": "math",
+            "settings": {"data": {"train": ["miniature:ocr"], "domain": "ocr"}},
+        },
+        "sweep": {
+            "seeds": [1],
+            "settings": {"data": {"train": ["miniature:math"]}, "algorithm": {"lipo": {"boost": 0.9}}},
+        },
+    },
+    "merge": {"experts": ["math", "ocr"], "recipes": {"amm": {}, "ties": {"method": "ties"}}},
+    "evaluate": {"benchmarks": ["miniature:math"], "model": {"max_length": 384}, "sampling": {"max_tokens": 96}},
+}
+
+
+def graph(tmp_path, *overrides, **changes):
+    tree = {**RECIPE, **changes, "folder": str(tmp_path)}
+    return build_graph(parse_settings(PipelineConfig, tree, overrides))
+
+
+def fingerprints(of):
+    return {stage.id: stage.fingerprint for stage in of.stages}
+
+
+def test_every_stage_comes_after_what_it_needs_and_every_model_is_evaluated(tmp_path):
+    found = graph(tmp_path, "seeds=[0,1]")
+    seen = set()
+    for stage in found.stages:
+        assert set(stage.needs) <= seen
+        seen.add(stage.id)
+    names = {(model.name, model.seed) for model in found.models}
+    assert names == {
+        *((name, seed) for name in ("base", "math", "ocr", "then_ocr", "amm", "ties") for seed in (0, 1)),
+        ("sweep", 1),
+    }
+    assert set(found.evaluated_by) == names and set(found.evaluated_by.values()) <= seen
+    by_id = {stage.id: stage for stage in found.stages}
+    assert by_id["merge/specialists/seed1"].needs == ("train/math/seed1", "train/ocr/seed1")
+    assert by_id["train/then_ocr/seed0"].needs == ("train/math/seed0",)
+    assert by_id["train/then_ocr/seed0"].settings.model.path == str(by_id["train/math/seed0"].folder / "export")
+    assert by_id["train/math/seed1"].settings.run.seed == 1
+
+
+def test_the_bases_greedy_answers_are_drawn_once_for_all_seeds(tmp_path):
+    of = graph(tmp_path, "seeds=[0,1]").evaluated_by
+    assert of["base", 0] == of["base", 1] and of["math", 0] != of["math", 1]
+    sampled = graph(tmp_path, "seeds=[0,1]", "evaluate.sampling.temperature=1.0").evaluated_by
+    assert sampled["base", 0] != sampled["base", 1]
+
+
+MERGED = {"merge/specialists", "evaluate/amm", "evaluate/ties"}
+
+
+@pytest.mark.parametrize(
+    "change, rerun",
+    [
+        ("trainings.ocr.settings.run.num_steps=3", MERGED | {"train/ocr", "evaluate/ocr"}),
+        (
+            "trainings.math.settings.run.num_steps=3",
+            MERGED | {"train/math", "evaluate/math", "train/then_ocr", "evaluate/then_ocr"},
+        ),
+        ("merge.recipes.ties.density=0.3", MERGED),
+        ("evaluate.num_items=7", {f"evaluate/{name}" for name in ("base", "math", "ocr", "then_ocr", "amm", "ties")}),
+        ("cluster.num_cpus=3", set()),
+        ("merge.job.num_workers=2", set()),
+        ("train.telemetry.tensorboard=false", set()),
+        ("evaluate.engine.num_engines=2", set()),
+        ("name=other", set()),
+    ],
+)
+def test_a_changed_setting_runs_exactly_what_depends_on_it(tmp_path, change, rerun):
+    before, after = fingerprints(graph(tmp_path)), fingerprints(graph(tmp_path, change))
+    assert {name for name in after if before[name] != after[name]} == {f"{name}/seed0" for name in rerun}
+
+
+def test_an_input_with_other_content_is_another_input(tmp_path):
+    file = tmp_path / "items.jsonl"
+    file.write_text('{"question": "1+1?", "answer": "2"}\n')
+    tree = {"ocr": {"settings": {"data": {"train": [str(file)], "image_column": ""}}}}
+    before = graph(tmp_path, trainings=tree, merge={})
+    file.write_text('{"question": "1+2?", "answer": "3"}\n')
+    from tinyr1v_ray.orchestration.pipeline import identity
+
+    identity._content.cache_clear()
+    after = graph(tmp_path, trainings=tree, merge={})
+    changed = {name for name, value in fingerprints(after).items() if fingerprints(before)[name] != value}
+    assert changed == {"train/ocr/seed0", "evaluate/ocr/seed0"}
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"trainings": {"a": {"settings": {"run": {"s": 1}}}}, "merge": {}}, "trainings.a: config: unknown key"),
+        ({"merge": {"experts": ["maths"], "recipes": {"amm": {}}}}, "merge.experts names 'maths'"),
+        ({"merge": {"experts": ["math"], "recipes": {"math": {}}}}, "'math' names two models"),
+        ({"merge": {"experts": ["sweep"], "recipes": {"amm": {}}}}, "not trained with every seed"),
+        ({"merge": {"experts": ["math"]}}, "merge has experts or recipes alone"),
+        ({"trainings": {"a": {"start_from": "b"}, "b": {"start_from": "a"}}, "merge": {}}, "a -> b -> a"),
+        ({"evaluate": {"benchmarks": ["mathvist"]}}, "mathvista"),
+        ({"seeds": []}, "seeds"),
+        ({"name": "../up"}, "name"),
+        ({"trainings": {"../up": {}}, "merge": {}}, "trainings"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_cannot_be_is_refused_with_its_part_named(tmp_path, changes, said):
+    with pytest.raises(ConfigError) as refused:
+        graph(tmp_path, **changes)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_benchmark_without_its_file_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(DataError, match="mme"):
+        graph(tmp_path, evaluate={"benchmarks": ["mme"], "data": str(tmp_path)})
+
+
+def test_done_stages_are_found_again_and_a_changed_recipe_does_not_forget_them(tmp_path):
+    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
+    folder = recipe_folder(config)
+    folder.mkdir()
+    found = build_graph(config)
+    index = Index(folder, config, found)
+    stage = found.stages[0]
+    assert index.states[stage.id] is State.WAITING
+    stage.folder.mkdir(parents=True)
+    index.begin(stage)
+    index.finish(stage)
+    assert Index(folder, config, found).states[stage.id] is State.DONE
+    changed = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)}, ["train.run.num_steps=3"])
+    assert set(Index(folder, changed, build_graph(changed)).states.values()) == {State.WAITING}
+    assert Index(folder, config, found).states[stage.id] is State.DONE
+    rows = json.loads((folder / "recipe.json").read_text())
+    roles = {row["name"]: row["role"] for row in rows["models"]}
+    assert [roles[name] for name in ("base", "math", "then_ocr", "amm")] == ["base", "specialist", "baseline", "merged"]
+    assert all(not Path(row["evaluation"]).is_absolute() for row in rows["models"])
+    stage.folder.rmdir()
+    assert Index(folder, config, found).states[stage.id] is State.WAITING, "a removed folder is made again"
+
+
+def run(found, total, work):
+    """Order of events when every stage needs one core."""
+    events = []
+
+    async def carry_out(stage):
+        events.append(("begin", stage.id))
+        await work(stage)
+        events.append(("end", stage.id))
+
+    needs = {stage.id: Need(1.0, 0.0) for stage in found.stages}
+    asyncio.run(run_stages(found.stages, needs, Need(total, 0.0), carry_out))
+    return events
+
+
+@pytest.mark.parametrize("total, most", [(1.0, 1), (2.0, 2), (100.0, 6), (0.5, 1)])
+def test_stages_run_side_by_side_as_far_as_they_fit(tmp_path, total, most):
+    found = graph(tmp_path)
+    at_once, largest = 0, 0
+    done = set()
+    needs = {stage.id: stage.needs for stage in found.stages}
+    for what, name in run(found, total, lambda stage: asyncio.sleep(0.001)):
+        at_once += 1 if what == "begin" else -1
+        largest = max(largest, at_once)
+        if what == "begin":
+            assert set(needs[name]) <= done
+        else:
+            done.add(name)
+    assert done == set(needs) and largest <= most
+    assert largest == most or total == 100.0
+
+
+def test_a_failed_stage_ends_the_others_and_is_the_error(tmp_path):
+    cancelled = []
+
+    async def work(stage):
+        if stage.name == "ocr":
+            raise LearnerError("the learner is broken; it may not be; mend it")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(stage.id)
+            raise
+
+    with pytest.raises(LearnerError, match="broken"):
+        run(graph(tmp_path), 2.0, work)
+    assert cancelled == ["train/math/seed0"]

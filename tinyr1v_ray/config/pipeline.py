@@ -1,0 +1,91 @@
+"""The settings of `tinyr1v run`: the whole recipe, from a base model to a report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, NonNegativeInt, model_validator
+
+from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.merge import JobConfig, RecipeConfig
+from tinyr1v_ray.config.surroundings import ClusterSettings
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=40)]
+
+
+class TrainingSettings(Settings):
+    """One training, as far as it differs from what all trainings of the recipe share."""
+
+    start_from: str = ""
+    """Training that this one goes on from (sequential training); empty: the recipe's base."""
+    seeds: tuple[NonNegativeInt, ...] | None = None
+    """Only with these of the recipe's seeds; not set: with all."""
+    evaluated: bool = True
+    """Whether the model is evaluated, and so stands in the report."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Settings of `tinyr1v train`, put over the recipe's `train`."""
+
+
+class MergingSettings(Settings):
+    """Which specialists are merged, and in which ways."""
+
+    experts: tuple[str, ...] = ()
+    """Trainings whose models are merged; empty: nothing is merged."""
+    recipes: dict[Name, RecipeConfig] = Field(default_factory=dict)
+    """Name of a merged model -> how it is made."""
+    job: JobConfig = JobConfig()
+
+
+class PipelineConfig(Settings):
+    """Base -> trainings -> merges -> evaluation of all -> report, for every seed."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    """Name of the recipe's folder."""
+    folder: str = "runs"
+    """Folder that holds the recipe's folder; shared by all nodes."""
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    """Everything is done once for each; the report's intervals are over seeds and items."""
+    base: str = "miniature"
+    """Folder or hub name of the base, or `miniature`."""
+    train: dict[str, Any] = Field(default_factory=dict)
+    """Settings of `tinyr1v train` that all trainings share; base, seed and folder are the recipe's."""
+    trainings: Annotated[dict[Name, TrainingSettings], Field(min_length=1)]
+    """Name of a model -> how its training differs."""
+    merge: MergingSettings = MergingSettings()
+    evaluate: dict[str, Any] = Field(default_factory=dict)
+    """Settings of `tinyr1v evaluate`, for every model; model and output are the recipe's."""
+    cluster: ClusterSettings = ClusterSettings()
+    progress: bool = True
+    """Show live progress."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        named = [(f"trainings.{name}.start_from", training.start_from) for name, training in self.trainings.items()]
+        named += [("merge.experts", expert) for expert in self.merge.experts]
+        for key, name in named:
+            if name and name not in self.trainings:
+                raise ValueError(
+                    f"{key} names {name!r}; it is one of trainings ({', '.join(self.trainings)}); correct it"
+                )
+        for expert in self.merge.experts:
+            if self.trainings[expert].seeds is not None:
+                raise ValueError(f"merge.experts has {expert!r}, which is not trained with every seed; unset its seeds")
+        if bool(self.merge.experts) != bool(self.merge.recipes):
+            raise ValueError("merge has experts or recipes alone; a merge needs both; set both or none")
+        clash = sorted({"base"} & self.trainings.keys() | self.trainings.keys() & self.merge.recipes.keys())
+        if clash:
+            raise ValueError(f"{clash[0]!r} names two models; a name means one model in the report; rename one")
+        self._check_sequences()
+        return self
+
+    def _check_sequences(self) -> None:
+        for name, training in self.trainings.items():
+            seen = [name]
+            while training.start_from:
+                if training.start_from in seen:
+                    chain = " -> ".join([*seen, training.start_from])
+                    raise ValueError(
+                        f"trainings start from each other: {chain}; one starts from the base; break the ring"
+                    )
+                seen.append(training.start_from)
+                training = self.trainings[training.start_from]

@@ -1,0 +1,57 @@
+"""What an input of a recipe is, by content: a model or data file that changed makes other results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tinyr1v_ray.errors import DataError
+from tinyr1v_ray.miniature.base import base_model_folder
+from tinyr1v_ray.miniature.build import DATA_SEED, DATA_VERSION
+
+_BLOCK_BYTES = 1 << 20
+MINIATURE = "miniature"
+
+
+def fingerprint(value: object) -> str:
+    """SHA-256 of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def model_identity(path: str) -> str:
+    """Of a base: its files' content; a hub name that is no local folder stands for itself."""
+    folder = base_model_folder() if path == MINIATURE else Path(path).expanduser()
+    return _content(folder) if folder.is_dir() else path
+
+
+def source_identity(text: str) -> str:
+    """Of a data source: the content of files and folders, the version of the miniature's, a hub name as it is."""
+    if text.startswith(f"{MINIATURE}:"):
+        return f"{text} version {DATA_VERSION} seed {DATA_SEED}"
+    path = Path(text).expanduser()
+    return _content(path) if path.exists() else text
+
+
+def plain(value: Any, *left_out: str) -> dict[str, Any]:
+    """Settings as plain values without the keys that leave results as they are."""
+    tree: dict[str, Any] = value.model_dump(mode="json")
+    return {key: item for key, item in tree.items() if key not in left_out}
+
+
+@lru_cache(maxsize=256)
+def _content(path: Path) -> str:
+    """Hash of a file, or of a folder's files and their names."""
+    try:
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            return fingerprint({file.relative_to(path).as_posix(): _content(file) for file in files})
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); a recipe reads its inputs; correct it") from error

@@ -1,0 +1,161 @@
+"""`tinyr1v run`: carries out the stages of a recipe that are not done yet, in one process, on one cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyr1v_ray.config.base import write_settings
+from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.pipeline import PipelineConfig
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import RunFolderError
+from tinyr1v_ray.evaluation.report.page import write_report
+from tinyr1v_ray.orchestration import merge_job
+from tinyr1v_ray.orchestration.cluster import connected, resources
+from tinyr1v_ray.orchestration.evaluation_job import evaluate_model, plan_engines
+from tinyr1v_ray.orchestration.inputs import load_inputs
+from tinyr1v_ray.orchestration.merge_progress import MergeProgress
+from tinyr1v_ray.orchestration.pipeline.index import INDEX, Index, State
+from tinyr1v_ray.orchestration.pipeline.schedule import Need, run_stages
+from tinyr1v_ray.orchestration.pipeline.stages import STAGES, Stage, build_graph, recipe_folder
+from tinyr1v_ray.orchestration.placement import Placement, check_fits, plan_placement
+from tinyr1v_ray.orchestration.training import TrainRequest, train_specialist
+from tinyr1v_ray.telemetry.display import Bar, Display
+from tinyr1v_ray.telemetry.progress import format_duration
+from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, locked
+
+_TYPICAL_S = {"train": 120.0, "merge": 30.0, "evaluate": 30.0}
+"""How long kinds of stages take in proportion to each other, for the time left."""
+
+
+@dataclass(frozen=True)
+class PipelineSummary:
+    """Where everything lies, and how many of the stages were there already."""
+
+    folder: Path
+    report: Path
+    num_stages: int
+    num_found: int
+
+
+def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> PipelineSummary:
+    """Carry out what is missing and write the report. Raises the errors of `tinyr1v_ray.errors`.
+
+    Stages are found again by a fingerprint of their settings and inputs: a finished one is not run again, a killed one
+    goes on where it was, and a changed setting runs exactly what depends on it. Earlier results stay on disk.
+    """
+    with Display(quiet=not config.progress) as display:
+        display.line("reading the recipe's inputs")
+        graph = build_graph(config)
+        folder = _open_folder(config)
+        with locked(folder):
+            write_settings(config, folder / CONFIG_FILE)
+            index = Index(folder, config, graph)
+            index.write()
+            waiting = [stage for stage in graph.stages if index.states[stage.id] is not State.DONE]
+            num_found = len(graph.stages) - len(waiting)
+            display.line(f"{len(graph.stages)} stages, {num_found} of them done already")
+            if waiting:
+                display.line("starting Ray")
+                with connected(config.cluster):
+                    asyncio.run(_Run(index, waiting, num_found, display, command).to_the_end())
+            display.line("writing the report")
+            return PipelineSummary(folder, write_report(folder).path, len(graph.stages), num_found)
+
+
+def stage_placement(stage: Stage) -> Placement:
+    """The actors that a stage starts; a merge runs in this process or fits itself to the cluster."""
+    if isinstance(stage.settings, TrainConfig):
+        return plan_placement(stage.settings)
+    if isinstance(stage.settings, EvaluateConfig):
+        return plan_engines(stage.settings)
+    return Placement((), (), ())
+
+
+def stage_need(stage: Stage) -> Need:
+    """What a stage holds of the cluster while it runs; a merge one core, for its arithmetic."""
+    actors = stage_placement(stage).actors
+    return Need(sum(actor.num_cpus for actor in actors) or 1.0, sum(actor.num_gpus for actor in actors))
+
+
+def _open_folder(config: PipelineConfig) -> Path:
+    folder = recipe_folder(config)
+    if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
+        raise RunFolderError(
+            f"{folder} holds something else (no {INDEX}); a recipe has a folder of its own; choose another name"
+        )
+    (folder / STAGES).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class _Run:
+    """The stages that are waiting, on the cluster that this process is connected to."""
+
+    def __init__(
+        self, index: Index, waiting: Sequence[Stage], num_found: int, display: Display, command: Sequence[str]
+    ) -> None:
+        self._index, self._waiting, self._display, self._command = index, waiting, display, command
+        self._num_done, self._num_stages = num_found, num_found + len(waiting)
+        self._typical_s = sum(_TYPICAL_S[stage.kind] for stage in waiting)
+        self._typical_done_s = 0.0
+        self._started_s = time.monotonic()
+
+    async def to_the_end(self) -> None:
+        """All of them, after it is clear that each fits the cluster."""
+        total, largest = resources()
+        for stage in self._waiting:
+            if (placement := stage_placement(stage)).actors:
+                check_fits(placement, total, largest)
+        needs = {stage.id: stage_need(stage) for stage in self._waiting}
+        cluster = Need(total.get("CPU", 0.0), total.get("GPU", 0.0))
+        with self._display.bar("recipe", self._num_stages) as bar:
+            bar.update(self._num_done, f"{self._num_done}/{self._num_stages} stages")
+            await run_stages(self._waiting, needs, cluster, lambda stage: self._carry_out(stage, bar))
+
+    async def _carry_out(self, stage: Stage, bar: Bar) -> None:
+        self._index.begin(stage)
+        try:
+            await self._result(stage)
+        except Exception:
+            self._index.fail(stage)
+            raise
+        seconds = self._index.finish(stage)
+        self._num_done += 1
+        self._typical_done_s += _TYPICAL_S[stage.kind]
+        count = f"{self._num_done}/{self._num_stages} stages"
+        if self._num_done < self._num_stages:
+            count += f", about {format_duration(self._left_s())} left"
+        bar.update(self._num_done, count)
+        self._display.line(f"recipe: {stage.id} done after {format_duration(seconds)}; {count}")
+
+    async def _result(self, stage: Stage) -> None:
+        """Make the stage's folder whole; what a killed attempt left there is gone on with."""
+        display, settings = self._display.labelled(f"{stage.kind} {stage.name} {stage.seed}"), stage.settings
+        if isinstance(settings, TrainConfig):
+            inputs = await asyncio.to_thread(load_inputs, settings)
+            resume = (stage.folder / CONFIG_FILE).is_file()
+            await train_specialist(TrainRequest(settings, resume, command=self._command), inputs, display)
+        elif isinstance(settings, EvaluateConfig):
+            await evaluate_model(settings, display)
+        elif isinstance(settings, MergeConfig):
+            await asyncio.to_thread(_merge, settings, display)
+
+    def _left_s(self) -> float:
+        """From the time taken so far, as if stages kept to their proportions."""
+        passed_s = time.monotonic() - self._started_s
+        return passed_s / self._typical_done_s * (self._typical_s - self._typical_done_s)
+
+
+def _merge(settings: MergeConfig, display: Display) -> None:
+    prepared = merge_job.prepare(settings)
+    for line in prepared.conflicts:
+        display.line(f"conflict: {line}")
+    with MergeProgress(display) as progress:
+        summary = merge_job.run_merge_job(prepared, progress)
+    for line in summary.warnings:
+        display.line(f"warning: {line}")

@@ -1,0 +1,213 @@
+"""A recipe as a graph of stages, each with resolved settings and a fingerprint of all that its result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from tinyr1v_ray.config.base import SchemaT, Settings, parse_settings
+from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.pipeline import PipelineConfig, TrainingSettings
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.evaluation.benchmarks.load import find_file
+from tinyr1v_ray.evaluation.benchmarks.registry import MINIATURE as MINIATURE_BENCHMARK
+from tinyr1v_ray.orchestration.evaluation_inputs import named_benchmarks
+from tinyr1v_ray.orchestration.pipeline.identity import fingerprint, model_identity, plain, source_identity
+
+BASE = "base"
+STAGES = "stages"
+EXPORT = "export"
+VERSION = version("tinyr1v-ray")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node: what it does, what it needs, and where its result goes.
+
+    `folder` is named after the fingerprint, so a stage with other settings or inputs is another folder, and a finished
+    one is found again. Stages with equal fingerprints are one.
+    """
+
+    kind: str
+    name: str
+    seed: int
+    needs: tuple[str, ...]
+    settings: Settings
+    fingerprint: str
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """Its name within the recipe, the same whatever the settings."""
+        return stage_id(self.kind, self.name, self.seed)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that comes out of the recipe, or its base."""
+
+    name: str
+    seed: int
+    folder: Path
+    identity: str
+    made_by: str = ""
+    """Id of the stage that makes it; empty for the base."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All stages, each after those it needs, and the models in the order of the report."""
+
+    stages: tuple[Stage, ...]
+    models: tuple[Model, ...]
+    evaluated_by: Mapping[tuple[str, int], str]
+    """(model name, seed) -> id of the stage that evaluates it."""
+
+
+def stage_id(kind: str, name: str, seed: int) -> str:
+    """
+    >>> stage_id("train", "math", 0)
+    'train/math/seed0'
+    """
+    return f"{kind}/{name}/seed{seed}"
+
+
+def recipe_folder(config: PipelineConfig) -> Path:
+    """`runs/NAME`, absolute."""
+    return (Path(config.folder).expanduser() / config.name).absolute()
+
+
+def build_graph(config: PipelineConfig) -> Graph:
+    """Resolve every stage. Raises ConfigError that names the part of the recipe, DataError for missing inputs."""
+    return _Builder(config).build()
+
+
+class _Builder:
+    """Stages by id, in the order in which they are added."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self._config = config
+        self._folder = recipe_folder(config) / STAGES
+        self._stages: dict[str, Stage] = {}
+
+    def build(self) -> Graph:
+        models: list[Model] = []
+        evaluated_by: dict[tuple[str, int], str] = {}
+        for seed in self._config.seeds:
+            of_seed = list(self._models(seed))
+            for model in of_seed:
+                evaluated_by[model.name, seed] = self._evaluation(model)
+            models += of_seed
+        return Graph(tuple(self._stages.values()), tuple(models), evaluated_by)
+
+    def _models(self, seed: int) -> Iterator[Model]:
+        """The models to be evaluated; adds the stages that make them."""
+        config = self._config
+        yield Model(BASE, seed, Path(config.base), model_identity(config.base))
+        trained: dict[str, Model] = {}
+        for name, training in config.trainings.items():
+            if training.seeds is None or seed in training.seeds:
+                model = self._training(name, seed, trained)
+                if training.evaluated:
+                    yield model
+        if config.merge.experts:
+            yield from self._merge(seed, trained)
+
+    def _training(self, name: str, seed: int, trained: dict[str, Model]) -> Model:
+        if name in trained:
+            return trained[name]
+        training = self._config.trainings[name]
+        start = Model(BASE, seed, Path(self._config.base), model_identity(self._config.base))
+        if training.start_from:
+            start = self._training(training.start_from, seed, trained)
+        settings = self._train_settings(name, training, seed, start)
+        inputs = {source: source_identity(source) for source in (*settings.data.train, *settings.data.evaluation)}
+        same = plain(settings, "cluster", "telemetry", "checkpoint")
+        same["run"] = plain(settings.run, "name", "folder")
+        same["model"] = plain(settings.model, "path")
+        digest = fingerprint({"version": VERSION, "base": start.identity, "inputs": inputs, "settings": same})
+        folder = self._stage_folder("train", name, seed, digest)
+        run = settings.run.model_copy(update={"name": folder.name, "folder": str(folder.parent)})
+        settings = settings.model_copy(update={"run": run})
+        needs = (start.made_by,) if start.made_by else ()
+        stage = self._add(Stage("train", name, seed, needs, settings, digest, folder))
+        trained[name] = Model(name, seed, stage.folder / EXPORT, digest, stage.id)
+        return trained[name]
+
+    def _train_settings(self, name: str, training: TrainingSettings, seed: int, start: Model) -> TrainConfig:
+        fixed = {"run": {"name": name, "seed": seed}, "model": {"path": str(start.folder)}}
+        return _parsed(TrainConfig, f"trainings.{name}", self._config.train, training.settings, fixed)
+
+    def _merge(self, seed: int, trained: dict[str, Model]) -> Iterator[Model]:
+        merge = self._config.merge
+        experts = [trained[name] for name in merge.experts]
+        tree = {
+            "base": self._config.base,
+            "experts": [str(expert.folder) for expert in experts],
+            "output": "named below",
+            "recipes": {name: recipe.model_dump(mode="json") for name, recipe in merge.recipes.items()},
+            "job": merge.job.model_dump(mode="json"),
+        }
+        settings = _parsed(MergeConfig, "merge", tree)
+        same = plain(settings, "output", "base", "experts", "job")
+        same["arithmetic"] = [settings.job.device, settings.job.threads_per_task]
+        inputs = [model_identity(self._config.base), *(expert.identity for expert in experts)]
+        digest = fingerprint({"version": VERSION, "inputs": inputs, "settings": same})
+        folder = self._stage_folder("merge", "specialists", seed, digest)
+        settings = settings.model_copy(update={"output": str(folder)})
+        needs = tuple(expert.made_by for expert in experts)
+        stage = self._add(Stage("merge", "specialists", seed, needs, settings, digest, folder))
+        for name in merge.recipes:
+            yield Model(name, seed, stage.folder / name, fingerprint([digest, name]), stage.id)
+
+    def _evaluation(self, model: Model) -> str:
+        """Greedy answers do not depend on the seed, so the base's are drawn once for all seeds."""
+        settings = _parsed(
+            EvaluateConfig, "evaluate", self._config.evaluate, {"model": {"path": str(model.folder)}, "output": "below"}
+        )
+        if settings.sampling.temperature > 0:
+            sampling = settings.sampling.model_copy(update={"seed": model.seed})
+            settings = settings.model_copy(update={"sampling": sampling})
+        inputs = {
+            benchmark.name: _benchmark_identity(settings, benchmark.name) for benchmark in named_benchmarks(settings)
+        }
+        same = plain(settings, "output", "cluster", "progress", "engine", "judge", "data")
+        same["model"] = plain(settings.model, "path")
+        digest = fingerprint({"version": VERSION, "model": model.identity, "inputs": inputs, "settings": same})
+        known = next((stage for stage in self._stages.values() if stage.fingerprint == digest), None)
+        if known is not None:
+            return known.id
+        folder = self._stage_folder("evaluate", model.name, model.seed, digest)
+        settings = settings.model_copy(update={"output": str(folder)})
+        needs = (model.made_by,) if model.made_by else ()
+        return self._add(Stage("evaluate", model.name, model.seed, needs, settings, digest, folder)).id
+
+    def _stage_folder(self, kind: str, name: str, seed: int, digest: str) -> Path:
+        return self._folder / f"{kind}-{name}-seed{seed}-{digest[:8]}"
+
+    def _add(self, stage: Stage) -> Stage:
+        return self._stages.setdefault(stage.id, stage)
+
+
+def _benchmark_identity(settings: EvaluateConfig, name: str) -> str:
+    if name.startswith(MINIATURE_BENCHMARK):
+        return source_identity(name)
+    benchmark = next(of for of in named_benchmarks(settings) if of.name == name)
+    return source_identity(str(find_file(benchmark, Path(settings.data).expanduser())))
+
+
+def _parsed(schema: type[SchemaT], where: str, *trees: Mapping[str, Any]) -> SchemaT:
+    """Later trees over earlier ones, checked; an error says which part of the recipe it is about."""
+    merged = OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.create(dict(tree)) for tree in trees)))
+    assert isinstance(merged, dict)
+    try:
+        return parse_settings(schema, {str(key): value for key, value in merged.items()})
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
