@@ -104,6 +104,7 @@ def write_recipe(run: Path, cases: Sequence[Case] = CASES, seeds: Sequence[int] 
                 **{
                     "boost": case.boost,
                     "seed": seed,
+                    "start_from": "math" if case.name == "sequential" else "",
                     "folder": f"models/{case.name}-{seed}",
                     "train": None,
                     "merge": None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +17,29 @@ NUM_ITEMS = 24
 """Items of a benchmark: half of them those on which the models disagree most, the others evenly spaced."""
 LONGEST_TEXT = 2000
 _LONGEST_QUESTION = 600
+_LONGEST_NOTE = 200
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A model that gave an answer; `num_right` counts the seeds in which it is right."""
+
+    name: str
+    label: str
+    num_right: int
+    num_seeds: int
 
 
 @dataclass(frozen=True)
 class ShownAnswer:
-    """One model's first sample of the seed that is shown; `num_right` is over all its seeds."""
+    """One text and all models whose first sample of the seed shown it is."""
 
-    model: str
-    label: str
     text: str
     correct: bool
     extracted: str
     failure: str
     num_tokens: int
-    num_right: int
-    num_seeds: int
+    speakers: tuple[Speaker, ...]
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,18 @@ class ShownItem:
     answers: tuple[ShownAnswer, ...]
 
     @property
+    def num_models(self) -> int:
+        """Models that were asked."""
+        return sum(len(answer.speakers) for answer in self.answers)
+
+    @property
     def num_right(self) -> int:
         """Models that are right."""
-        return sum(answer.correct for answer in self.answers)
+        return sum(len(answer.speakers) for answer in self.answers if answer.correct)
 
 
 def shown_items(outcomes: Outcomes, labels: Mapping[str, str]) -> list[ShownItem]:
-    """The sample of every benchmark, in the items' order; `labels` names the models for readers."""
+    """The sample of every benchmark, the disputed items first; `labels` names the models for readers."""
     return [item for name in outcomes.benchmarks for item in _of_benchmark(name, outcomes.models, labels)]
 
 
@@ -67,13 +80,13 @@ def shown_seed(name: str, models: Sequence[Model]) -> int:
 
 
 def choose(verdicts: Sequence[Sequence[bool]], number: int) -> dict[int, bool]:
-    """Places of the chosen items in order, and whether each was chosen for the models' disagreement.
+    """Places of the chosen items, and whether each was chosen for the models' disagreement; those come first.
 
     Half are those where the share of right models is nearest to one half (none where all agree), the rest are evenly
     spaced among the others.
 
     >>> choose([[True, True], [True, False], [False, False], [True, True]], 2)
-    {0: False, 1: True}
+    {1: True, 0: False}
     """
     shares = np.array([np.mean(row) for row in verdicts])
     order = np.argsort(np.abs(shares - 0.5), kind="stable")
@@ -81,7 +94,7 @@ def choose(verdicts: Sequence[Sequence[bool]], number: int) -> dict[int, bool]:
     others = [place for place in range(len(verdicts)) if place not in disputed]
     wanted = min(number - len(disputed), len(others))
     spaced = [others[turn * len(others) // wanted] for turn in range(wanted)]
-    return {place: place in disputed for place in sorted([*disputed, *spaced])}
+    return dict.fromkeys(sorted(disputed), True) | dict.fromkeys(spaced, False)
 
 
 def _of_benchmark(name: str, models: Sequence[Model], labels: Mapping[str, str]) -> list[ShownItem]:
@@ -93,11 +106,9 @@ def _of_benchmark(name: str, models: Sequence[Model], labels: Mapping[str, str])
     shown = []
     for place, is_disputed in choose(verdicts, NUM_ITEMS).items():
         stored = row.items[place]
-        pairs = zip(answered, firsts, strict=True)
-        answers = [
-            _answer(model, labels[model.name], first.get(stored.item.index), name, stored.item.index)
-            for model, first in pairs
-        ]
+        said = [first.get(stored.item.index) for first in firsts]
+        speakers = [_speaker(model, labels[model.name], name, stored.item.index) for model in answered]
+        answers = _grouped(said, speakers)
         shown.append(_item(name, stored, row.images, is_disputed, answers))
     return shown
 
@@ -123,23 +134,28 @@ def _item(name: str, stored: StoredItem, folder: Path, is_disputed: bool, answer
     )
 
 
-def _answer(model: Model, label: str, answer: StoredAnswer | None, name: str, index: str) -> ShownAnswer:
+def _speaker(model: Model, label: str, name: str, index: str) -> Speaker:
     outcome = model.outcomes[name]
     column = outcome.indexes.index(index) if index in outcome.indexes else None
     num_right = 0 if column is None else int(outcome.first_SN[:, column].sum())
-    if answer is None:
-        return ShownAnswer(model.name, label, "", False, "", "no answer is stored", 0, num_right, len(outcome.seeds))
-    return ShownAnswer(
-        model.name,
-        label,
-        shortened(answer.text, LONGEST_TEXT),
-        answer.correct,
-        shortened(answer.extracted, 200),
-        shortened(answer.failure, 200),
-        answer.num_tokens,
-        num_right,
-        len(outcome.seeds),
-    )
+    return Speaker(model.name, label, num_right, len(outcome.seeds))
+
+
+def _grouped(said: Sequence[StoredAnswer | None], speakers: Sequence[Speaker]) -> list[ShownAnswer]:
+    """Models that said the same together, in the order in which the texts first occur."""
+    groups: dict[tuple[str, bool, str], list[int]] = defaultdict(list)
+    for place, answer in enumerate(said):
+        groups[("", False, "") if answer is None else (answer.text, answer.correct, answer.failure)].append(place)
+    shown = []
+    for places in groups.values():
+        answer, who = said[places[0]], tuple(speakers[place] for place in places)
+        if answer is None:
+            shown.append(ShownAnswer("", False, "", "no answer is stored", 0, who))
+            continue
+        extracted, failure = shortened(answer.extracted, _LONGEST_NOTE), shortened(answer.failure, _LONGEST_NOTE)
+        text = shortened(answer.text, LONGEST_TEXT)
+        shown.append(ShownAnswer(text, answer.correct, extracted, failure, answer.num_tokens, who))
+    return shown
 
 
 def shortened(text: str, longest: int) -> str:

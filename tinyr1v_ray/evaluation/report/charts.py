@@ -48,7 +48,8 @@ def curve_chart(curves: Sequence[Curve], what: str, domain: str) -> Picture:
         drawn.axes.set_xlabel("step")
         drawn.axes.set_title(what, loc="left")
         drawn.axes.margins(x=0.02)
-        drawn.axes.legend(loc="best", handlelength=2.4)
+        if len(curves) > 1:
+            drawn.axes.legend(loc="best", handlelength=2.4)
     return finished(drawn)
 
 
@@ -56,11 +57,11 @@ def frontier_chart(points: Sequence[Point], domain: str) -> Picture:
     """Accuracy against tokens, upper left is better; LIPO's points are joined in the order of boost."""
     said = ", ".join(f"{p.label} {100 * p.accuracy.value:.1f} % at {p.tokens.value:.1f} tokens" for p in points)
     with drawing(f"Accuracy against tokens per answer on {domain}: {said}.", height_in=3.3) as drawn:
-        sweep = [point for point in points if point.family == "lipo"]
+        sweep, named = [point for point in points if point.family == "lipo"], set[str]()
         drawn.axes.plot(
             [p.tokens.value for p in sweep], [100 * p.accuracy.value for p in sweep], color=COLOURS["lipo"], linewidth=1
         )
-        for place, point in enumerate(points):
+        for point in points:
             x, y = point.tokens.value, 100 * point.accuracy.value
             drawn.axes.errorbar(
                 x,
@@ -68,13 +69,17 @@ def frontier_chart(points: Sequence[Point], domain: str) -> Picture:
                 xerr=_arms(point.tokens, 1),
                 yerr=_arms(point.accuracy, 100),
                 color=COLOURS.get(point.family, SERIES[-1]),
+                label="" if point.family in named else ALGORITHM_NAMES.get(point.family, point.family),
+                linestyle="none",
                 marker=MARKERS.get(point.family, "o"),
                 markersize=6,
                 elinewidth=0.9,
             )
-            offset = (7, 6) if place % 2 == 0 else (7, -13)
-            drawn.axes.annotate(point.label, (x, y), xytext=offset, textcoords="offset points", color=INK)
-        drawn.axes.margins(x=0.22, y=0.12)
+            named.add(point.family)
+            if point.family == "lipo":
+                drawn.axes.annotate(point.label, (x, y), xytext=(6, 5), textcoords="offset points", color=INK)
+        drawn.axes.margins(x=0.12, y=0.12)
+        drawn.axes.figure.legend(loc="outside upper right", ncols=4, handlelength=1.0, columnspacing=1.2)
         drawn.axes.set_xlabel("tokens per answer")
         drawn.axes.set_title("accuracy, %", loc="left")
     return finished(drawn)
@@ -102,7 +107,7 @@ def matrix_chart(names: Sequence[str], values_KK: np.ndarray) -> Picture:
         f"{names[i]} and {names[j]} {values_KK[i, j]:.3f}" for i in range(len(names)) for j in range(i + 1, len(names))
     ]
     with drawing(f"Cosines of the task vectors: {', '.join(pairs)}.", height_in=0.9 + 0.62 * len(names)) as drawn:
-        drawn.axes.imshow(np.abs(values_KK), cmap="Blues", vmin=0, vmax=1.4, aspect="auto")
+        drawn.axes.imshow(np.abs(values_KK), cmap="Blues", vmin=0, vmax=2.0, aspect="auto")
         for i in range(len(names)):
             for j in range(len(names)):
                 drawn.axes.text(j, i, f"{values_KK[i, j]:.3f}", ha="center", va="center", color="#0b0c0e")

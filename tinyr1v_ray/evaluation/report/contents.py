@@ -28,7 +28,7 @@ from tinyr1v_ray.evaluation.report.trainings import (
     read_trainings,
 )
 
-FIGURES = {"length_mean": "Response length, tokens", "reward_mean": "Reward"}
+FIGURES = {"length_mean": "response length, tokens", "reward_mean": "reward"}
 """Figures of `metrics.jsonl` that are drawn over steps."""
 
 

@@ -82,6 +82,11 @@ class Model:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that have answered something."""
+        return tuple(sorted({seed for outcome in self.outcomes.values() for seed in outcome.seeds}))
+
+    @property
     def home(self) -> str:
         """The one domain that a model was trained on from the base; empty for the others."""
         is_trained = self.role in ("specialist", "baseline") and not self.entries[0].start_from

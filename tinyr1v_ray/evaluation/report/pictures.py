@@ -16,7 +16,7 @@ def pictures_of(contents: Contents) -> dict[str, list[Picture]]:
     found: dict[str, list[Picture]] = defaultdict(list)
     for domain, by_figure in contents.curves.items():
         found["curves"] += [
-            charts.curve_chart(rows, f"{FIGURES[figure]}: {domain}", domain)
+            charts.curve_chart(rows, f"{domain}: {FIGURES[figure]}", domain)
             for figure, rows in by_figure.items()
             if rows
         ]

@@ -14,8 +14,10 @@ from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.types import ImageRef
 
 LONGEST_PX = 360
+TINY_PX = 88
 _MAX_MEGAPIXELS = 64.0
 _JPEG_QUALITY = 80
+_SMALL_BYTES = 8192
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Thumbnail:
     address: str
     width_px: int
     height_px: int
+    tiny: str
+    """The same for the heading of a folded entry."""
 
 
 def stored_thumbnail(facts: ImageFacts, folder: Path) -> Thumbnail | None:
@@ -50,12 +54,17 @@ def file_thumbnail(path: Path) -> Thumbnail | None:
 
 def _thumbnail(image: Image.Image) -> Thumbnail:
     image.thumbnail((LONGEST_PX, LONGEST_PX))
+    factor = 2 if max(image.size) <= LONGEST_PX // 2 else 1
+    tiny = image.copy()
+    tiny.thumbnail((TINY_PX, TINY_PX))
+    return Thumbnail(_address(image), factor * image.width, factor * image.height, _address(tiny))
+
+
+def _address(image: Image.Image) -> str:
+    """PNG, which keeps drawings sharp, unless it is large and JPEG is smaller."""
     png, jpeg = io.BytesIO(), io.BytesIO()
     image.save(png, "PNG", optimize=True)
     image.save(jpeg, "JPEG", quality=_JPEG_QUALITY)
-    kind, content = min(("png", png.getvalue()), ("jpeg", jpeg.getvalue()), key=lambda pair: len(pair[1]))
-    if kind == "jpeg" and len(png.getvalue()) < 8192:  # small drawings stay sharp
-        kind, content = "png", png.getvalue()
-    factor = 2 if max(image.size) <= LONGEST_PX // 2 else 1
-    address = f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
-    return Thumbnail(address, factor * image.width, factor * image.height)
+    is_png = len(png.getvalue()) <= max(_SMALL_BYTES, len(jpeg.getvalue()))
+    kind, content = ("png", png.getvalue()) if is_png else ("jpeg", jpeg.getvalue())
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

@@ -90,8 +90,12 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def differing_settings(first: Training, second: Training) -> list[str]:
-    """Settings in which two trainings differ, apart from names and what leaves the steps as they are."""
-    return [key for key in differing_keys(first.config, second.config) if not key.startswith(_OF_THE_RUN_ALONE)]
+    """Settings in which two trainings differ, apart from names, what leaves the steps as they are, and one algorithm's
+    own settings where not both use it."""
+    names = {training.entry.algorithm for training in (first, second)}
+    unused = tuple(f"algorithm.{name}." for name in ("lipo", "dapo") if names != {name})
+    keys = differing_keys(first.config, second.config)
+    return [key for key in keys if not key.startswith((*_OF_THE_RUN_ALONE, *unused))]
 
 
 def of_model(trainings: Sequence[Training], name: str, seed: int | None = None) -> Training | None:

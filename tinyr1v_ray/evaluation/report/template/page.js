@@ -9,7 +9,11 @@ for (const form of document.querySelectorAll("form.filters")) {
     let shown = 0;
     for (const card of cards) {
       const answers = [...card.querySelectorAll(".said > li")];
-      for (const answer of answers) answer.hidden = models.length > 0 && !models.includes(answer.dataset.model);
+      for (const answer of answers) {
+        const speakers = [...answer.querySelectorAll("[data-model]")];
+        for (const who of speakers) who.hidden = models.length > 0 && !models.includes(who.dataset.model);
+        answer.hidden = speakers.every((who) => who.hidden);
+      }
       const verdicts = new Set(answers.filter((answer) => !answer.hidden).map((answer) => answer.dataset.right));
       const wanted = (!benchmark || card.dataset.benchmark === benchmark)
         && (answers.length > 0 || !models.length || models.includes(card.dataset.model))
