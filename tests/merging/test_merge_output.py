@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import xxhash
 from conftest import Merge, write_expert
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -127,6 +129,12 @@ def test_report_accounts_for_every_tensor(merge_here: Merge, tmp_path: Path, tie
     assert {Path(entry["path"]).name for entry in found["inputs"]} == {"model.safetensors"}
     card = (tmp_path / "merged" / "README.md").read_text()
     assert all(entry["sha256"] in card for entry in found["inputs"])
+    for entry in found["inputs"]:
+        assert entry["sha256"] == hashlib.sha256(Path(entry["path"]).read_bytes()).hexdigest()
+    merged = weights(tmp_path / "merged")
+    for record in found["tensors"]:
+        stored = merged[record["stored_name"]].view(-1).view(torch.uint8).numpy()
+        assert record["xxh3_128"] == xxhash.xxh3_128(stored).hexdigest()
 
 
 def test_loads_with_transformers_and_keeps_every_eos(
@@ -303,11 +311,11 @@ def test_bfloat16_loses_small_deltas_and_says_so(tied_base: Path, merge_here: Me
 
 def test_stochastic_rounding_is_right_in_the_mean() -> None:
     weight = torch.full((200_000,), 1.0 + 0.3 * 2**-7)
-    rounded = to_output(weight, torch.bfloat16, seed=1).float()
+    rounded = to_output(weight, torch.empty(len(weight), dtype=torch.bfloat16), seed=1).float()
     assert set(rounded.unique().tolist()) == {1.0, 1.0 + 2**-7}
     assert float(rounded.mean()) == pytest.approx(float(weight[0]), abs=2e-5)
     exact = torch.tensor([0.0, 1.5, -2.0, 2.0**-126])
-    assert torch.equal(to_output(exact, torch.bfloat16, seed=2).float(), exact)
+    assert torch.equal(to_output(exact, torch.empty(4, dtype=torch.bfloat16), seed=2).float(), exact)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -6,7 +6,6 @@ depend on the plan alone (device and thread count included), so tasks may run an
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import xxhash
 from torch import Tensor
 
 from tinyr1v_ray.config.merge import RecipeConfig
@@ -103,7 +103,9 @@ class _Output:
     merger: BlockMerger | None = None
     merged: Tensor | None = None
     layer: MergedLayer | None = None
-    scratch: Tensor | None = None
+    wide: Tensor | None = None
+    narrow: Tensor | None = None
+    """Buffers for a block in float32 and in the output's dtype."""
     present: tuple[int, ...] = ()
 
     @property
@@ -124,23 +126,23 @@ class _Output:
         seed = None
         if self.recipe.rounding == "stochastic" and self.treatment.rule != "base":
             seed = seed_of(self.recipe.seed, "rounding", self.task.name, number)
-        if self.scratch is None or len(self.scratch) < len(base):
-            self.scratch = torch.empty(len(base))
-        weight = torch.add(base, delta, out=self.scratch[: len(base)])
-        return to_output(weight, DTYPES[self.place.dtype], seed)
+        if self.wide is None or self.narrow is None or len(self.wide) < len(base):
+            self.wide = torch.empty(len(base))
+            self.narrow = self.wide.to(DTYPES[self.place.dtype])  # the same where that is float32
+        weight = torch.add(base, delta, out=self.wide[: len(base)])
+        return to_output(weight, self.narrow[: len(base)], seed)
 
     def stored_delta(self, base: Tensor, stored: Tensor) -> Tensor:
-        """What the stored block differs from the base by, float32."""
-        if stored.dtype == torch.float32 or self.scratch is None:
-            return stored.float() - base
-        return self.scratch[: len(base)].copy_(stored).sub_(base)
+        """What the stored block, not needed any more, differs from the base by, float32."""
+        assert self.wide is not None
+        return torch.sub(self.wide[: len(base)].copy_(stored), base, out=self.wide[: len(base)])
 
 
 def _emit(source: TensorSource, outputs: list[_Output]) -> list[TensorRecord]:
     """Write every output block by block; hashes and statistics are taken while a block is in the cache."""
     with ExitStack() as stack:
         files = [stack.enter_context((o.folder / o.place.shard).open("r+b")).fileno() for o in outputs]
-        hashes = [hashlib.sha256() for _ in outputs]
+        hashes = [xxhash.xxh3_128() for _ in outputs]
         tables = [DeltaTable() for _ in outputs]
         for number, begin, block in source.blocks():
             for output, file, digest, table in zip(outputs, files, hashes, tables, strict=True):
@@ -168,7 +170,7 @@ def _copy(task: TensorTask, treatment: Treatment, place: Place, folder: Path) ->
     with open_input(task.base) as source:
         values = read_rows(source.fileno(), task.base, 0, task.base.numel)
     with (folder / place.shard).open("r+b") as file:
-        digest = hashlib.sha256(write_at(file.fileno(), place.offset, values) if task.base.numel else b"")
+        digest = xxhash.xxh3_128(write_at(file.fileno(), place.offset, values) if task.base.numel else b"")
     return make_record(task, treatment, digest.hexdigest(), DeltaTable(), (None, ()))
 
 

@@ -2,6 +2,9 @@
 
 A line is believed only if the bytes on disk still have its hash, so nothing needs to be flushed before it: a merge
 killed anywhere, machine included, redoes what is not provably there, and ends in the same bytes.
+
+Two hashes are in use. Inputs have the SHA-256 of the whole file, which is what model hubs and `sha256sum` show. Output
+tensors, whose hash has to find torn and damaged writes, have the 128-bit XXH3 of their bytes, many times faster.
 """
 
 from __future__ import annotations
@@ -12,16 +15,20 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import xxhash
 
 from tinyr1v_ray.errors import CheckpointError, RunFolderError
-from tinyr1v_ray.merging.plan import MergePlan
+from tinyr1v_ray.merging.plan import MergePlan, Place
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.safetensors_file import DTYPES, read_header
 
 JOURNAL = "journal.jsonl"
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 1 << 20
+"""Read at once: what stays in the cache until it is hashed."""
 
 
 @dataclass
@@ -112,27 +119,38 @@ def _is_confirmed(plan: MergePlan, output: Path, index: int, records: Sequence[d
         return False
     try:
         return all(
-            hash_range(output / place.shard, place.offset, place.nbytes) == record["sha256"]
-            for place, record in zip(places, records, strict=True)
+            _hash_place(output, place) == record["xxh3_128"] for place, record in zip(places, records, strict=True)
         )
     except OSError:
         return False
 
 
-def hash_range(path: Path, offset: int = 0, nbytes: int | None = None) -> str:
-    """SHA-256 of a part of a file, or of all of it."""
-    digest = hashlib.sha256()
-    buffer = bytearray(_BLOCK_BYTES)
-    with path.open("rb") as file:
-        file.seek(offset)
-        left = os.fstat(file.fileno()).st_size - offset if nbytes is None else nbytes
-        while left > 0:
-            got = file.readinto(memoryview(buffer)[: min(left, _BLOCK_BYTES)])
-            if not got:
-                break
-            digest.update(memoryview(buffer)[:got])
-            left -= got
+def _hash_place(output: Path, place: Place) -> str:
+    """Of an output tensor's bytes on disk."""
+    digest = xxhash.xxh3_128()
+    with (output / place.shard).open("rb", buffering=0) as file:
+        file.seek(place.offset)
+        _read_into(digest, file, place.nbytes)
     return digest.hexdigest()
+
+
+def hash_input(path: Path) -> str:
+    """SHA-256 of a whole file."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        _read_into(digest, file, os.fstat(file.fileno()).st_size)
+    return digest.hexdigest()
+
+
+class _Digest(Protocol):
+    def update(self, data: memoryview, /) -> object: ...
+
+
+def _read_into(digest: _Digest, file: FileIO, nbytes: int) -> None:
+    buffer = memoryview(bytearray(min(nbytes, _BLOCK_BYTES)))
+    while nbytes > 0 and (got := file.readinto(buffer[: min(nbytes, len(buffer))])):
+        digest.update(buffer[:got])
+        nbytes -= got
 
 
 def verify_output(plan: MergePlan, output: Path, journal: Journal) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tinyr1v_ray.merging.execute import execute_task
-from tinyr1v_ray.merging.journal import hash_range
+from tinyr1v_ray.merging.journal import hash_input
 from tinyr1v_ray.merging.plan import MergePlan, input_files
 from tinyr1v_ray.merging.safetensors_file import require_unchanged
 from tinyr1v_ray.merging.schedule import Bundle, Queue
@@ -21,7 +21,7 @@ def execute_bundle(plan: MergePlan, bundle: Bundle, folder: Path) -> BundleResul
     if bundle.file is not None:
         stamp = input_files(plan)[bundle.file]
         require_unchanged(bundle.file, stamp)
-        sha256 = hash_range(Path(bundle.file))
+        sha256 = hash_input(Path(bundle.file))
         require_unchanged(bundle.file, stamp)
         return BundleResult(bundle, sha256=sha256)
     records = tuple((index, tuple(execute_task(plan, index, folder))) for index in bundle.tasks)

@@ -61,7 +61,8 @@ class TensorRecord:
     action: str
     rule: str
     reason: str
-    sha256: str
+    xxh3_128: str
+    """Of the stored bytes."""
     form: str | None = None
     seconds: float = 0.0
     base_norm: float | None = None
@@ -92,13 +93,13 @@ class TensorRecord:
 
 
 def make_record(
-    task: TensorTask, treatment: Treatment, sha256: str, table: DeltaTable, solution: tuple[MergedLayer | None, Any]
+    task: TensorTask, treatment: Treatment, xxh3_128: str, table: DeltaTable, solution: tuple[MergedLayer | None, Any]
 ) -> TensorRecord:
     """Everything that the merge of one tensor by one recipe leaves to be told."""
     layer, present = solution
     record = TensorRecord(
         task.index, treatment.recipe, task.name, task.stored_name, task.kind, task.shape,
-        treatment.action, treatment.rule, treatment.reason, sha256, None if layer is None else layer.form,
+        treatment.action, treatment.rule, treatment.reason, xxh3_128, None if layer is None else layer.form,
     )  # fmt: skip
     products = table.products
     if not products:

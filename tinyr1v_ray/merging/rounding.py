@@ -32,12 +32,12 @@ def retention(computed_sq: float, stored_sq: float, product: float) -> Retention
     return Retention(min(product / math.sqrt(computed_sq * stored_sq), 1.0), math.sqrt(stored_sq / computed_sq))
 
 
-def to_output(weight: Tensor, dtype: torch.dtype, seed: int | None) -> Tensor:
-    """A float32 block in the output's dtype: to nearest, or stochastically (bfloat16 only) with a seed."""
-    if seed is None or dtype != torch.bfloat16:
-        return weight.to(dtype)
+def to_output(weight: Tensor, out: Tensor, seed: int | None) -> Tensor:
+    """A float32 block in the output's dtype, in `out`: to nearest, or stochastically (bfloat16 only) with a seed."""
+    if seed is None or out.dtype != torch.bfloat16:
+        return out.copy_(weight)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randint(0, 1 << 16, weight.shape, generator=generator, dtype=torch.int32)
     # the lower 16 bits are the fraction of a bfloat16 step; adding uniform noise carries with that probability
     bits = (weight.view(torch.int32) + noise) & ~0xFFFF
-    return bits.view(torch.float32).to(torch.bfloat16)
+    return out.copy_(bits.view(torch.float32))

@@ -92,10 +92,10 @@ class TensorSource:
             ref = self._task.experts[index]
             assert isinstance(ref, TensorRef)
             weight = self._read(ref, begin, end)
-            if wide:
-                block[1 + index] = weight.double() - base
-            else:
-                torch.sub(weight.float(), block[0], out=block[1 + index])
+            block[1 + index] = weight.double() - base if wide else weight
+        if not wide:  # the difference of the float32 values is the same whichever is converted when
+            for index in self._stored:
+                block[1 + index].sub_(block[0])
 
     def _fill_unstored(self, row: int, last: int, block: Tensor) -> None:
         """The rows of adapters, and of experts that leave this tensor alone."""
