@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install demo check test bench bench-peers bench-lipo-grpo bench-merge
+.PHONY: install demo check test reference bench bench-peers bench-lipo-grpo bench-merge
 
 install: $(INSTALLED)
 
@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/tinyr1v train --config configs/miniature_ocr_cpu.yaml run.name=demo-$$(date +%Y%m%d-%H%M%S)
+	$(BIN)/tinyr1v run --config configs/recipe_miniature_cpu.yaml
 
 check: install
 	$(BIN)/ruff format --check .
@@ -31,6 +31,9 @@ check: install
 
 test: install
 	$(BIN)/pytest -q --durations=15
+
+reference: install
+	$(BIN)/python -m tinyr1v_ray.config.reference > configs/REFERENCE.md
 
 bench: install
 	$(BIN)/python tests/benchmarks/bench_train.py

@@ -76,7 +76,7 @@ def _first_problem(schema: type[Settings], error: ValidationError) -> str:
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, list(known_keys(schema)), n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]}?" if near else "see the configuration reference for the known keys"
+        remedy = f"did you mean {near[0]}?" if near else "see configs/REFERENCE.md for the known keys"
         return f"config: unknown key {key}; every key must be known; {remedy}{more}"
     if problem["type"] == "value_error":
         return f"config: {key}: {problem['msg'].removeprefix('Value error, ')}{more}"

@@ -30,6 +30,7 @@ class AmmConfig(Settings):
     learning_rate_mode: Literal["relative", "absolute"] = "relative"
     """`relative` multiplies by the root mean square of the task vectors [R]; `absolute` is WUDI's."""
     steps: int = Field(default=300, ge=1)
+    """Steps of Adam."""
     initial: Literal["sum", "mean"] = "sum"
     """m_0."""
     dtype: FloatName = "float32"
@@ -51,6 +52,7 @@ class RecipeConfig(Settings):
     """One way to merge, and so one output folder."""
 
     method: Method = "amm"
+    """How task vectors become one."""
     amm: AmmConfig = AmmConfig()
     """Settings of `amm` and `wudi`. What is left open takes the method's own default, which for `wudi` is `WUDI`."""
     solver: Literal["adam", "spectral"] = "adam"
@@ -73,6 +75,7 @@ class RecipeConfig(Settings):
     """Embeddings, head, norms, biases, convolutions. Not set: `average` for amm, wudi and iso_c, the method itself for
     the methods that work entry by entry."""
     output_dtype: Literal["float32", "bfloat16"] = "float32"
+    """What is stored; bfloat16 loses much of a small task vector, which `merge.json` measures."""
     rounding: Literal["nearest", "stochastic"] = "nearest"
     """Into bfloat16."""
 
@@ -116,6 +119,7 @@ class JobConfig(Settings):
     memory_gib: float | None = Field(default=None, gt=0)
     """For all tasks that run at once on a node; not set: 80 % of what is available."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """Where the arithmetic is done."""
     ray_address: str | None = None
     """An existing cluster; not set: a local one for this merge. All nodes must see the folders under the same paths."""
     max_attempts: int = Field(default=3, ge=1)
