@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -39,15 +40,21 @@ def run(config: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=config.parent)
 
 
-def killed_at_step(config: Path, metrics: Path) -> None:
-    """Start the recipe and kill it, with all that it started, once a training has made a step."""
-    log = config.parent / "killed.log"
+def started(config: Path, when: Callable[[], bool]) -> tuple[subprocess.Popen[bytes], Path]:
+    """The recipe in a process of its own, once `when` holds; and its log."""
+    log = config.parent / "log.txt"
     with log.open("w") as output:
         driver = subprocess.Popen([TINYR1V, "run", "--config", str(config)], stdout=output, stderr=output)
     deadline = time.monotonic() + 200
-    while not (metrics.is_file() and metrics.read_bytes().count(b"\n")):
+    while not when():
         assert driver.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.05)
+    return driver, log
+
+
+def killed_at_step(config: Path, metrics: Path) -> None:
+    """Start the recipe and kill it, with all that it started, once a training has made a step."""
+    driver, _ = started(config, lambda: metrics.is_file() and b"\n" in metrics.read_bytes())
     children = psutil.Process(driver.pid).children(recursive=True)
     driver.kill()
     driver.wait()
@@ -68,6 +75,10 @@ def test_a_killed_recipe_goes_on_and_a_finished_one_is_not_run_again(config: Pat
     from tinyr1v_ray.orchestration.pipeline.stages import build_graph
 
     training = build_graph(load_settings(PipelineConfig, config)).stages[0].folder
+    driver, log = started(config, lambda: (training / "config.yaml").is_file())
+    driver.terminate()
+    assert driver.wait(60) == 130, log.read_text()
+    assert log.read_text().splitlines()[-1].startswith("tinyr1v: interrupted; ") and "SIGTERM" not in log.read_text()
     killed_at_step(config, training / "metrics.jsonl")
     assert not (folder / "report.html").exists()
 
@@ -79,7 +90,7 @@ def test_a_killed_recipe_goes_on_and_a_finished_one_is_not_run_again(config: Pat
     steps = [json.loads(line)["step"] for line in (training / "metrics.jsonl").read_text().splitlines()]
     groups = [json.loads(line) for line in (training / "groups.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3] and len({(row["epoch"], row["prompt_id"]) for row in groups}) == len(groups) == 12
-    assert len(json.loads((training / "environment.json").read_text())["resumed"]) == 1
+    assert len(json.loads((training / "environment.json").read_text())["resumed"]) == 2
     models = {row["name"]: folder / row["folder"] for row in index["models"]}
     assert set(models) == {"base", "ocr", "average"}
     for name in ("ocr", "average"):

@@ -54,3 +54,5 @@ class ClusterSettings(Settings):
     """`auto`, `ray://...` or host:port of a running cluster; empty: start one on this machine."""
     num_cpus: NonNegativeInt = 0
     """CPU cores that a cluster started here may use; 0: all."""
+    autoscaling: bool = False
+    """The cluster grows on demand: actors wait for nodes (until their start timeouts) instead of being refused."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import ray
 
 from tinyr1v_ray.config.surroundings import ClusterSettings
 from tinyr1v_ray.errors import PlacementError
+from tinyr1v_ray.orchestration.placement import Placement, check_fits
+
+_CONNECT_TIMEOUT_S = 5.0
 
 
 @contextmanager
@@ -20,6 +26,12 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     Raises PlacementError when a named cluster does not answer.
     """
     address = cluster_address(settings.address)
+    if reason := unreachable(address or ""):
+        raise PlacementError(
+            f"nobody answers at {address}: {reason}; cluster.address (or RAY_ADDRESS) names a running cluster or is "
+            "empty; start the cluster, open its port, or correct the address"
+        )
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             address=address or "local",  # without an address Ray would join whatever cluster it finds on the machine
@@ -36,6 +48,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
             "cluster (a cluster with token authentication needs RAY_AUTH_MODE=token and its token here too) or is "
             "empty; correct it"
         ) from error
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler ends the process with a C++ stack
     try:
         yield
     finally:
@@ -49,6 +62,27 @@ def cluster_address(configured: str | None) -> str | None:
     matters, since Ray refuses `num_cpus` and the like when it joins a cluster.
     """
     return configured or os.environ.get("RAY_ADDRESS") or None
+
+
+def unreachable(address: str) -> str:
+    """Why nothing listens at host:port (Ray itself would go on trying for minutes); empty when something does.
+
+    Addresses that name no host are left to Ray.
+    """
+    if address in ("", "auto", "local"):
+        return ""
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    try:
+        socket.create_connection((str(parts.hostname), parts.port or 10001), _CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def check_room(placement: Placement, settings: ClusterSettings) -> None:
+    """Raise PlacementError when the cluster can never hold the actors; one that grows by itself is not asked."""
+    if not settings.autoscaling:
+        check_fits(placement, *resources())
 
 
 def resources() -> tuple[dict[str, float], dict[str, float]]:

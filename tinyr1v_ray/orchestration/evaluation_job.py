@@ -30,11 +30,11 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
     write_answers,
 )
 from tinyr1v_ray.orchestration.calls import first_cause
-from tinyr1v_ray.orchestration.cluster import connected, resources
+from tinyr1v_ray.orchestration.cluster import check_room, connected
 from tinyr1v_ray.orchestration.evaluation_folder import open_output, output_folder, prepare_folder, recorded_config
 from tinyr1v_ray.orchestration.evaluation_inputs import EvaluationInputs, load_evaluation, named_benchmarks
 from tinyr1v_ray.orchestration.evaluation_progress import EvaluationProgress
-from tinyr1v_ray.orchestration.placement import Placement, check_fits, plan_placement
+from tinyr1v_ray.orchestration.placement import Placement, plan_placement
 from tinyr1v_ray.orchestration.rollout_pool import RolloutPool
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.display import Display
@@ -94,7 +94,7 @@ async def evaluate_model(
         pending, journals = _open_journals(stack, inputs, output, config.sampling.num_samples)
         if pending:
             connect()
-            check_fits(plan_engines(config), *resources())
+            check_room(plan_engines(config), config.cluster)
             await _answer(config, inputs, pending, journals, progress)
     return await asyncio.to_thread(_score, recorded_config(output), output, judge, progress)
 

@@ -23,7 +23,7 @@ MAX_CANARY_SEARCH = 1000
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run reads. `held_out` are the items of summary and slice; `canary` is a prompt and tokens that answer it."""
+    """What a run reads. `held_out` are the items of summary and slice; `canary` is a prompt and its answer's tokens."""
 
     model_folder: Path
     train: PromptTable

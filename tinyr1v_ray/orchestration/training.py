@@ -25,12 +25,12 @@ from tinyr1v_ray.loop import train
 from tinyr1v_ray.orchestration.actors import peak_memory_mib
 from tinyr1v_ray.orchestration.calls import first_cause
 from tinyr1v_ray.orchestration.checkpoints import Checkpoints
-from tinyr1v_ray.orchestration.cluster import connected, free_resources, num_nodes, resources
+from tinyr1v_ray.orchestration.cluster import check_room, connected, free_resources, num_nodes
 from tinyr1v_ray.orchestration.evaluating import answer_items
 from tinyr1v_ray.orchestration.held_out import HeldOutSlice
 from tinyr1v_ray.orchestration.inputs import RunInputs, load_inputs
 from tinyr1v_ray.orchestration.machines import Machines, started
-from tinyr1v_ray.orchestration.placement import check_fits, check_weights_folder, plan_placement, shortage
+from tinyr1v_ray.orchestration.placement import check_weights_folder, plan_placement, shortage
 from tinyr1v_ray.ports import LoopConfig, RewardScorer, System
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.display import Display
@@ -84,7 +84,7 @@ async def train_specialist(request: TrainRequest, inputs: RunInputs, display: Di
     """
     config, run = request.config, request.config.run
     placement = plan_placement(config)
-    check_fits(placement, *resources())
+    check_room(placement, config.cluster)
     check_weights_folder(config, num_nodes())
     if waiting := shortage(placement, free_resources()):
         display.line(f"cluster: {waiting}")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tinyr1v_ray.errors import TinyR1VError
+from tinyr1v_ray.orchestration.cluster import unreachable
 from tinyr1v_ray.orchestration.doctor.finding import Check, Outcome, Status, run_probe
 from tinyr1v_ray.orchestration.submission import JobCluster
 
 _RAY_TIMEOUT_S = 240.0
 _CONFIG_TIMEOUT_S = 240.0
 _HUB_TIMEOUT_S = 10.0
-_CONNECT_TIMEOUT_S = 5.0
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -42,7 +40,7 @@ def surroundings_checks(
 
 def check_ray(address: str, timeout_s: float = _RAY_TIMEOUT_S) -> Outcome:
     """Join the cluster at the address, or start one here when it is empty; run one task on it."""
-    if address not in ("", "auto", "local") and (reason := _unreachable(address)):
+    if reason := unreachable(address):
         return Outcome(
             Status.PROBLEM,
             f"nobody answers at {address}: {reason}",
@@ -52,16 +50,6 @@ def check_ray(address: str, timeout_s: float = _RAY_TIMEOUT_S) -> Outcome:
     with tempfile.TemporaryDirectory() as home:  # a cluster started to look at leaves no token behind
         extra = {} if address else {"HOME": home}
         return run_probe("tinyr1v_ray.orchestration.doctor.probe_ray", [address], timeout_s, fix, extra)
-
-
-def _unreachable(address: str) -> str:
-    """Why nothing listens at host:port (Ray itself would go on trying for minutes); empty when something does."""
-    parts = urlsplit(address if "://" in address else f"ray://{address}")
-    try:
-        socket.create_connection((str(parts.hostname), parts.port or 10001), _CONNECT_TIMEOUT_S).close()
-    except (OSError, ValueError) as error:
-        return str(error)
-    return ""
 
 
 def check_token(home: Path | None = None) -> Outcome:

@@ -16,14 +16,14 @@ from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.evaluation.report.page import write_report
 from tinyr1v_ray.orchestration import merge_job
-from tinyr1v_ray.orchestration.cluster import connected, resources
+from tinyr1v_ray.orchestration.cluster import check_room, connected, resources
 from tinyr1v_ray.orchestration.evaluation_job import evaluate_model, plan_engines
 from tinyr1v_ray.orchestration.inputs import load_inputs
 from tinyr1v_ray.orchestration.merge_progress import MergeProgress
 from tinyr1v_ray.orchestration.pipeline.index import INDEX, Index, State
 from tinyr1v_ray.orchestration.pipeline.schedule import Need, run_stages
 from tinyr1v_ray.orchestration.pipeline.stages import STAGES, Stage, build_graph, recipe_folder
-from tinyr1v_ray.orchestration.placement import Placement, check_fits, plan_placement
+from tinyr1v_ray.orchestration.placement import Placement, plan_placement
 from tinyr1v_ray.orchestration.training import TrainRequest, train_specialist
 from tinyr1v_ray.telemetry.display import Bar, Display
 from tinyr1v_ray.telemetry.progress import format_duration
@@ -63,7 +63,7 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
             if waiting:
                 display.line("starting Ray")
                 with connected(config.cluster):
-                    asyncio.run(_Run(index, waiting, num_found, display, command).to_the_end())
+                    asyncio.run(_Run(config, index, waiting, display, command).to_the_end())
             display.line("writing the report")
             return PipelineSummary(folder, write_report(folder).path, len(graph.stages), num_found)
 
@@ -97,20 +97,22 @@ class _Run:
     """The stages that are waiting, on the cluster that this process is connected to."""
 
     def __init__(
-        self, index: Index, waiting: Sequence[Stage], num_found: int, display: Display, command: Sequence[str]
+        self, config: PipelineConfig, index: Index, waiting: Sequence[Stage], display: Display, command: Sequence[str]
     ) -> None:
-        self._index, self._waiting, self._display, self._command = index, waiting, display, command
-        self._num_done, self._num_stages = num_found, num_found + len(waiting)
+        self._config, self._index, self._waiting = config, index, waiting
+        self._display, self._command = display, command
+        self._num_stages = len(index.states)
+        self._num_done = self._num_stages - len(waiting)
         self._typical_s = sum(_TYPICAL_S[stage.kind] for stage in waiting)
         self._typical_done_s = 0.0
         self._started_s = time.monotonic()
 
     async def to_the_end(self) -> None:
         """All of them, after it is clear that each fits the cluster."""
-        total, largest = resources()
         for stage in self._waiting:
             if (placement := stage_placement(stage)).actors:
-                check_fits(placement, total, largest)
+                check_room(placement, self._config.cluster)
+        total, _ = resources()
         needs = {stage.id: stage_need(stage) for stage in self._waiting}
         cluster = Need(total.get("CPU", 0.0), total.get("GPU", 0.0))
         with self._display.bar("recipe", self._num_stages) as bar:

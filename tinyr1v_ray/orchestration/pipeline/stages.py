@@ -142,7 +142,11 @@ class _Builder:
         return trained[name]
 
     def _train_settings(self, name: str, training: TrainingSettings, seed: int, start: Model) -> TrainConfig:
-        fixed = {"run": {"name": name, "seed": seed}, "model": {"path": str(start.folder)}}
+        fixed = {
+            "run": {"name": name, "seed": seed},
+            "model": {"path": str(start.folder)},
+            "cluster": self._config.cluster.model_dump(mode="json"),
+        }
         return _parsed(TrainConfig, f"trainings.{name}", self._config.train, training.settings, fixed)
 
     def _merge(self, seed: int, trained: dict[str, Model]) -> Iterator[Model]:
@@ -169,9 +173,12 @@ class _Builder:
 
     def _evaluation(self, model: Model) -> str:
         """Greedy answers do not depend on the seed, so the base's are drawn once for all seeds."""
-        settings = _parsed(
-            EvaluateConfig, "evaluate", self._config.evaluate, {"model": {"path": str(model.folder)}, "output": "below"}
-        )
+        fixed = {
+            "model": {"path": str(model.folder)},
+            "output": "named below",
+            "cluster": self._config.cluster.model_dump(mode="json"),
+        }
+        settings = _parsed(EvaluateConfig, "evaluate", self._config.evaluate, fixed)
         if settings.sampling.temperature > 0:
             sampling = settings.sampling.model_copy(update={"seed": model.seed})
             settings = settings.model_copy(update={"sampling": sampling})
