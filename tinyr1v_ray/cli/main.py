@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from tinyr1v_ray.cli import doctor, evaluate, jobs, merge, miniature, report, run, submit, train
+from tinyr1v_ray.cli import doctor, evaluate, jobs, merge, miniature, plan, report, run, submit, train
 from tinyr1v_ray.errors import TinyR1VError
 
-SUB_COMMANDS: tuple[ModuleType, ...] = (run, train, merge, evaluate, report, miniature, doctor, submit, jobs)
+SUB_COMMANDS: tuple[ModuleType, ...] = (run, train, merge, evaluate, report, plan, miniature, doctor, submit, jobs)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,229 @@
+"""The plan of one evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tinyr1v_ray.config.base import parse_settings
+from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.evaluation.benchmarks.registry import MINIATURE, TEN_BENCHMARKS, find_benchmark
+from tinyr1v_ray.orchestration.placement import Placement, plan_placement
+from tinyr1v_ray.orchestration.planning.assumptions import (
+    MEAN_COMPLETION_SHARE,
+    MEAN_COMPLETION_TOKENS,
+    MEAN_IMAGE_SHARE,
+    MEAN_TEXT_TOKENS,
+    MINIATURE_TOKENS,
+    START_S,
+)
+from tinyr1v_ray.orchestration.planning.cluster import ClusterShape
+from tinyr1v_ray.orchestration.planning.fits import (
+    engine_problems,
+    gpu_problems,
+    host_problems,
+    nearest_change,
+    placement_problems,
+    seat_problems,
+)
+from tinyr1v_ray.orchestration.planning.memory import EngineNeeds, driver_memory, engine_memory, kv_sequences
+from tinyr1v_ray.orchestration.planning.plan import Plan, PlanRequest, Section
+from tinyr1v_ray.orchestration.planning.seats import take_seats
+from tinyr1v_ray.orchestration.planning.shapes import ModelShape, find_shape
+from tinyr1v_ray.orchestration.planning.timing import assumed_rates, engine_power, generate_seconds, stated_throughput
+from tinyr1v_ray.orchestration.planning.train_sections import (
+    memory_figures,
+    memory_sections,
+    seat_figures,
+    seats_section,
+)
+from tinyr1v_ray.orchestration.planning.units import count, duration
+from tinyr1v_ray.orchestration.planning.workload import Lengths
+
+PUBLIC_ITEMS = {
+    "mathvista": 1000,
+    "mathvision": 304,
+    "mathverse": 3940,
+    "wemath": 1740,
+    "chartqa": 2500,
+    "charxiv": 1000,
+    "ocrbench": 1000,
+    "ocr_reasoning": 1069,
+    "mme": 2374,
+    "mmstar": 1500,
+}
+"""Rows of the TSV files made for VLMEvalKit (the small splits where there are two): not counted, nothing is read."""
+MINIATURE_ITEMS = 1000
+UNKNOWN_ITEMS = 1000
+
+
+def engines_placement(config: EvaluateConfig) -> Placement:
+    """The engines of an evaluation, by the same function that places a training's; there are no other actors."""
+    return Placement(plan_placement(_as_training(config)).rollout, (), ())
+
+
+def plan_evaluation(request: PlanRequest, cluster: ClusterShape) -> Plan:
+    """The plan of a `tinyr1v evaluate` configuration; raises ConfigError and ModelError."""
+    config = parse_settings(EvaluateConfig, dict(request.tree), request.overrides)
+    return plan_evaluate_settings(config, request, cluster)
+
+
+def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster: ClusterShape) -> Plan:
+    """The same of settings that are resolved already."""
+    shape = find_shape(config.model.path, request.shape)
+    items, lengths = count_items(config), _lengths(config, shape, request.expect)
+    problems = _problems(config, shape, cluster, lengths, items)
+    placement, needs = engines_placement(config), _needs(config, lengths, items)
+    memory = engine_memory(needs, shape, cluster.accelerator)
+    on_gpu = cluster.accelerator if config.engine.num_gpus else None
+    engine, rows = config.engine, sum(items.values()) * config.sampling.num_samples
+    kv_sequences_held = kv_sequences(needs, shape, memory.expected["KV cache"])[0]
+    power = engine_power(
+        *(shape, config.model.dtype, on_gpu, engine.num_gpus),
+        *(placement.rollout[0].num_threads, min(float(engine.max_num_sequences), kv_sequences_held)),
+    )
+    stated = stated_throughput(request.throughput)
+    answer_s = generate_seconds(
+        shape, power, sum(items.values()) / engine.num_engines, rows / engine.num_engines, lengths
+    )
+    if stated.generate:
+        answer_s = rows * lengths.completion / stated.generate
+    run_s = answer_s + START_S["gpu" if engine.num_gpus else "cpu"]
+    gpu_hours = engine.num_engines * engine.num_gpus * run_s / 3600
+    memories = [driver_memory(bool(engine.num_gpus)), memory]
+    seating = take_seats(placement, cluster)
+    return Plan(
+        kind="evaluate",
+        title=f"evaluation of {config.model.path} on {', '.join(config.benchmarks)}",
+        cluster=cluster,
+        problems=problems,
+        change=_change(config, cluster, shape, lengths, items) if problems else "",
+        sections=(
+            _answers_section(config, items, lengths, run_s, gpu_hours, stated.source or assumed_rates(on_gpu)),
+            seats_section(seating, cluster),
+            *memory_sections(memories),
+        ),
+        figures={
+            "num_parameters": shape.num_parameters,
+            "items": items,
+            "answers": rows,
+            "seconds": {"answers": answer_s, "run": run_s},
+            "gpu_hours": gpu_hours,
+            "seats": seat_figures(seating),
+            "memory": [memory_figures(each) for each in memories],
+        },
+        settings=config.model_dump(mode="json"),
+    )
+
+
+def count_items(config: EvaluateConfig) -> dict[str, int]:
+    """Items of each benchmark by the public sizes; raises ConfigError for an unknown benchmark."""
+    names = [each for name in config.benchmarks for each in (TEN_BENCHMARKS if name == "ten" else (name,))]
+    items = {}
+    for name in dict.fromkeys(names):
+        find_benchmark(name, config.user)
+        whole = MINIATURE_ITEMS if name.startswith(MINIATURE) else PUBLIC_ITEMS.get(name, UNKNOWN_ITEMS)
+        items[name] = min(whole, config.num_items or whole)
+    return items
+
+
+def _answers_section(
+    config: EvaluateConfig, items: Mapping[str, int], lengths: Lengths, run_s: float, gpu_hours: float, source: str
+) -> Section:
+    rows = sum(items.values()) * config.sampling.num_samples
+    most = rows * config.sampling.max_tokens
+    table = [
+        ("the evaluation", duration(run_s), "start and answers; scoring beside it"),
+        *([("GPU-hours", f"{gpu_hours:,.1f}", "")] if gpu_hours else []),
+        ("items", count(sum(items.values())), f"{len(items)} benchmarks, by their public sizes"),
+        ("answers", count(rows), f"{config.sampling.num_samples} to an item"),
+        ("tokens of a prompt", count(lengths.prompt), f"expected, {count(lengths.image)} of them image"),
+        ("answer tokens", count(rows * lengths.completion), f"expected, at most {count(most)}"),
+    ]
+    return Section(
+        f"Answers ({source or 'times by assumption; better: --throughput generate=N'})", tuple(table), (), (1,)
+    )
+
+
+def _lengths(config: EvaluateConfig, shape: ModelShape, expect: Mapping[str, float]) -> Lengths:
+    room = config.model.max_length - config.sampling.max_tokens
+    own = [MINIATURE_TOKENS.get(name.removeprefix(MINIATURE)) for name in config.benchmarks]
+    known = [pair for pair in own if pair]
+    bound = min(config.model.max_pixels // shape.vision.pixels_per_token, room)
+    image = sum(pair[1] for pair in known) / len(known) if known else MEAN_IMAGE_SHARE * bound
+    prompt = sum(pair[0] for pair in known) / len(known) if known else image + MEAN_TEXT_TOKENS
+    completion = min(MEAN_COMPLETION_SHARE * config.sampling.max_tokens, MEAN_COMPLETION_TOKENS)
+    return Lengths(
+        expect.get("prompt", min(prompt, room)), expect.get("image", image), expect.get("completion", completion)
+    )
+
+
+def _needs(config: EvaluateConfig, lengths: Lengths, items: Mapping[str, int]) -> EngineNeeds:
+    engine = config.engine
+    return EngineNeeds(
+        dtype=config.model.dtype,
+        num_gpus=engine.num_gpus,
+        count=engine.num_engines,
+        max_length=config.model.max_length,
+        mean_length=lengths.row,
+        max_num_sequences=engine.max_num_sequences,
+        kv_cache_gib=engine.kv_cache_gib,
+        gpu_memory_share=engine.gpu_memory_share,
+        queued_requests=min(engine.max_num_sequences, sum(items.values())),
+        image_tokens=lengths.image,
+        receives_weights=False,
+    )
+
+
+def _problems(
+    config: EvaluateConfig, shape: ModelShape, cluster: ClusterShape, lengths: Lengths, items: Mapping[str, int]
+) -> tuple[str, ...]:
+    placement, needs = engines_placement(config), _needs(config, lengths, items)
+    memories = {
+        "driver": driver_memory(bool(config.engine.num_gpus)),
+        "rollout": engine_memory(needs, shape, cluster.accelerator),
+    }
+    seating = take_seats(placement, cluster)
+    found = placement_problems(placement, cluster, None) or seat_problems(seating)
+    found += engine_problems(needs, shape, memories["rollout"])
+    found += gpu_problems(seating, memories, cluster)
+    return tuple(found + host_problems(seating, memories, cluster, 0.0))
+
+
+def _change(
+    config: EvaluateConfig, cluster: ClusterShape, shape: ModelShape, lengths: Lengths, items: Mapping[str, int]
+) -> str:
+    engine, tree = config.engine, config.model_dump(mode="json")
+    candidates: list[tuple[str, ...]] = [
+        (f"engine.num_engines={number}",) for number in range(engine.num_engines - 1, 0, -1)
+    ]
+    if engine.num_gpus:
+        candidates += [("engine.num_gpus=2", f"engine.num_engines={max(1, engine.num_engines // 2)}")]
+    candidates += [("engine.gpu_memory_share=0.8",), ("engine.num_cpus=0.8",)]
+
+    def still_wrong(overrides: Sequence[str], larger: ClusterShape) -> bool:
+        changed = parse_settings(EvaluateConfig, tree, overrides)
+        return bool(_problems(changed, shape, larger, lengths, items))
+
+    return nearest_change(candidates, cluster, still_wrong)
+
+
+def _as_training(config: EvaluateConfig) -> TrainConfig:
+    """The engines' settings in the terms of a training, which `plan_placement` speaks."""
+    engine = config.engine
+    return parse_settings(
+        TrainConfig,
+        {
+            "run": {"name": "evaluate"},
+            "model": config.model.model_dump(mode="json"),
+            "data": {"train": ["-"]},
+            "rollout": {
+                "num_engines": engine.num_engines,
+                "max_tokens": config.sampling.max_tokens,
+                "num_cpus_per_engine": engine.num_cpus,
+                "num_gpus_per_engine": engine.num_gpus,
+                "num_threads": engine.num_threads,
+            },
+            "weights": {"backend": "nccl" if engine.num_gpus else "cpu_file"},
+        },
+    )

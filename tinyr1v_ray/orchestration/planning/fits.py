@@ -1,0 +1,116 @@
+"""Whether actors fit their nodes and GPUs, and which change comes nearest to a run that does."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import PlacementError
+from tinyr1v_ray.orchestration.placement import Placement, check_fits, check_weights_folder
+from tinyr1v_ray.orchestration.planning.cluster import GIB, ClusterShape
+from tinyr1v_ray.orchestration.planning.memory import ActorMemory, EngineNeeds, kv_sequences
+from tinyr1v_ray.orchestration.planning.seats import Seating, ray_resources
+from tinyr1v_ray.orchestration.planning.shapes import ModelShape
+from tinyr1v_ray.orchestration.planning.units import size
+
+MAX_NODES = 64
+"""Nodes up to which a larger cluster is looked for."""
+
+
+def placement_problems(placement: Placement, cluster: ClusterShape, config: TrainConfig | None) -> list[str]:
+    """What the run itself would refuse to start for: the same checks, on the named cluster's resources.
+
+    `config` is a training's; an evaluation sends no weights.
+    """
+    problems = []
+    checks: list[Callable[[], None]] = [lambda: check_fits(placement, *ray_resources(cluster))]
+    if config is not None:
+        checks.append(lambda: check_weights_folder(config, cluster.num_nodes))
+    for check in checks:
+        try:
+            check()
+        except PlacementError as error:
+            problems.append(str(error))
+    return problems
+
+
+def seat_problems(seating: Seating) -> list[str]:
+    """Actors for which the nodes' remainders are too small, though the sum would do."""
+    if not seating.unseated:
+        return []
+    first = seating.unseated[0]
+    return [
+        f"{len(seating.unseated)} actors find no node with room, the first is {first.name} ({first.num_cpus:g} CPUs, "
+        f"{first.num_gpus:g} GPUs); an actor sits on one node; use fewer or larger nodes, or fewer actors"
+    ]
+
+
+def gpu_problems(seating: Seating, memories: Mapping[str, ActorMemory], cluster: ClusterShape) -> list[str]:
+    """The first GPU of each combination of actors that would run out of memory at the longest step."""
+    if cluster.accelerator is None:
+        return []
+    room = cluster.accelerator.memory_gib * GIB
+    problems = {}
+    for node, gpu in itertools.product(range(cluster.num_nodes), range(cluster.num_gpus)):
+        seats = seating.on_gpu(node, gpu)
+        roles = tuple(seat.actor.role for seat in seats)
+        needed = sum(memories[role].most_bytes for role in roles)
+        if needed > room and roles not in problems:
+            names = " and ".join(seat.actor.name for seat in seats)
+            problems[roles] = (
+                f"{names}: {size(needed)} at the longest step, the {cluster.accelerator.name} has {size(room)}"
+            )
+    return list(problems.values())
+
+
+def host_problems(
+    seating: Seating, memories: Mapping[str, ActorMemory], cluster: ClusterShape, shared_bytes: float
+) -> list[str]:
+    """Nodes whose main memory is too small. The driver and what passes through memory are counted on the first."""
+    room = cluster.host_gib * GIB
+    for node in range(cluster.num_nodes):
+        needed = sum(memories[seat.actor.role].host_bytes for seat in seating.on_node(node))
+        needed += memories["driver"].host_bytes + shared_bytes if node == 0 else 0.0
+        if needed > room:
+            return [f"node {node}: {size(needed)} of main memory, it has {size(room)}"]
+    return []
+
+
+def engine_problems(needs: EngineNeeds, shape: ModelShape, memory: ActorMemory) -> list[str]:
+    """An engine that could not hold a single sequence, or not be divided among its GPUs."""
+    problems = []
+    if shape.num_heads % needs.tensor_parallel:
+        problems.append(
+            f"an engine on {needs.tensor_parallel} GPUs cannot divide {shape.num_heads} attention heads evenly"
+        )
+    if shape.max_positions and needs.max_length > shape.max_positions:
+        problems.append(f"model.max_length {needs.max_length:,} is above the model's {shape.max_positions:,} positions")
+    held = kv_sequences(needs, shape, memory.expected["KV cache"])[1]
+    if held < 1:
+        kv = size(memory.expected["KV cache"])
+        problems.append(f"an engine's KV cache ({kv}) holds less than one sequence of {needs.max_length:,} tokens")
+    return problems
+
+
+def nearest_change(
+    candidates: Sequence[tuple[str, ...]],
+    cluster: ClusterShape,
+    still_wrong: Callable[[Sequence[str], ClusterShape], bool],
+) -> str:
+    """The first change that helps: one candidate, two together, more nodes, or both; empty when none does."""
+    combinations = [*((one,) for one in candidates), *itertools.combinations(candidates, 2)]
+    for combination in combinations:
+        overrides = [override for candidate in combination for override in candidate]
+        if _are_distinct(overrides) and not still_wrong(overrides, cluster):
+            return " ".join(overrides)
+    for extra, num_nodes in itertools.product([(), *candidates], range(cluster.num_nodes + 1, MAX_NODES + 1)):
+        larger = cluster.with_nodes(num_nodes)
+        if not still_wrong(extra, larger):
+            return " ".join([*extra, f"--cluster {larger}"])
+    return ""
+
+
+def _are_distinct(overrides: Sequence[str]) -> bool:
+    keys = [override.partition("=")[0] for override in overrides]
+    return len(keys) == len(set(keys))

@@ -1,0 +1,84 @@
+"""Which kind of configuration a file holds, by what only that kind has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.orchestration.planning.cluster import ClusterShape, parse_cluster
+from tinyr1v_ray.orchestration.planning.plan import Plan, PlanRequest
+
+TELLING_KEYS = {"recipe": "trainings", "merge": "experts", "evaluate": "benchmarks", "train": "run"}
+"""Kind -> the top-level key that it cannot lack; asked in this order."""
+
+
+def kind_of_config(tree: Mapping[str, Any], name: str) -> str:
+    """train, merge, evaluate or recipe; raises ConfigError."""
+    for kind, key in TELLING_KEYS.items():
+        if key in tree:
+            return kind
+    keys = ", ".join(f"{key} ({kind})" for kind, key in TELLING_KEYS.items())
+    raise ConfigError(
+        f"config file {name} has none of the keys {keys}; one of them tells its kind; name a configuration of this "
+        "package, such as those in configs/"
+    )
+
+
+def make_plan(request: PlanRequest) -> Plan:
+    """The plan of any configuration, on the named cluster or on one that it would usually get."""
+    kind = kind_of_config(request.tree, str(request.path))
+    if kind != "train" and request.recorded is not None:
+        raise ConfigError(f"--recorded with a configuration of kind {kind}; a recorded run is a training; leave it out")
+    cluster = request.cluster or usual_cluster(request.tree, request.overrides)
+    planner = _planner(kind)
+    return planner(request, cluster)
+
+
+def _planner(kind: str) -> Callable[[PlanRequest, ClusterShape], Plan]:
+    """Imported on use: a merge's plan loads torch, the others need not wait for it."""
+    if kind == "merge":
+        from tinyr1v_ray.orchestration.planning.merge_plan import plan_merge
+
+        return plan_merge
+    if kind == "evaluate":
+        from tinyr1v_ray.orchestration.planning.evaluate_plan import plan_evaluation
+
+        return plan_evaluation
+    if kind == "recipe":
+        from tinyr1v_ray.orchestration.planning.recipe_plan import plan_recipe
+
+        return plan_recipe
+    from tinyr1v_ray.orchestration.planning.train_plan import plan_training
+
+    return plan_training
+
+
+def usual_cluster(tree: Mapping[str, Any], overrides: object = ()) -> ClusterShape:
+    """Where no cluster is named: eight H100 for what asks for GPUs, else this machine."""
+    words = f"{_flat(tree)} {overrides}"
+    asks_for_gpus = any(
+        f"{key}=" in part and not part.endswith(("=0", "=0.0"))
+        for part in words.split()
+        for key in ("num_gpus_per_engine", "num_gpus_per_rank", "engine.num_gpus")
+    ) or "device=cuda" in words  # fmt: skip
+    return parse_cluster("1x8xH100-80GB") if asks_for_gpus else this_machine()
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> str:
+    """Dotted key=value words."""
+    words = []
+    for key, value in tree.items():
+        words.append(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else f"{prefix}{key}={value}")
+    return " ".join(words)
+
+
+def this_machine() -> ClusterShape:
+    """Its cores and memory (or those of the control group that this process is confined to)."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
+        memory = min(memory, int(text))
+    return ClusterShape(1, 0, None, os.cpu_count() or 1, round(memory / 2**30, 1))
