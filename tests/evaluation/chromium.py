@@ -37,7 +37,7 @@ def find_chromium() -> str | None:
 
 
 class Page:
-    """One tab. `complaints` collects errors: of scripts, of the console, of loading, and every request of the network."""
+    """One tab. `complaints` collects errors of scripts, of the console and of loading, and requests to a network."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers

@@ -186,7 +186,7 @@ def _answer(name: str, stored: StoredItem, text: str, right: bool, num_tokens: i
     )
 
 
-def write_training(folder: Path, case: Case, seed: int, num_steps: int = 12) -> None:
+def write_training(folder: Path, case: Case, seed: int, num_steps: int = 6) -> None:
     """A train run's folder: configuration, metrics, groups and samples, by the writers that train runs use."""
     algorithm: dict[str, Any] = {"name": case.algorithm}
     if case.boost is not None:

@@ -10,6 +10,8 @@ from tinyr1v_ray.evaluation.report.contents import FIGURES, Contents
 from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES
 from tinyr1v_ray.evaluation.report.tables import FrontierRow, merge_rows
 
+_LONGEST_LABEL = 30
+
 
 def pictures_of(contents: Contents) -> dict[str, list[Picture]]:
     """All pictures, by section."""
@@ -24,14 +26,16 @@ def pictures_of(contents: Contents) -> dict[str, list[Picture]]:
         points = [charts.Point(_point_label(row), row.family, row.tokens, row.accuracy) for row in rows]
         found["frontier"].append(charts.frontier_chart(points, domain))
     averages = [
-        (contents.labels[row.model.name], row.accuracy, row.model.name == "amm")
+        (_short(contents.labels[row.model.name]), row.accuracy, row.model.name == "amm")
         for row in merge_rows(contents.rows)
         if row.accuracy is not None and row.model.role != "specialist"
     ]
     if averages:
         found["merge"].append(charts.interval_chart(averages, "average accuracy, %"))
     if contents.geometry is not None:
-        found["cosines"].append(charts.matrix_chart(contents.geometry.experts, contents.geometry.weighted_KK))
+        found["cosines"].append(
+            charts.matrix_chart([_short(name) for name in contents.geometry.experts], contents.geometry.weighted_KK)
+        )
     if stages := _stage_seconds(contents):
         found["seconds"].append(charts.seconds_chart(stages, "Seconds by stage"))
     if phases := _phase_seconds(contents):
@@ -48,13 +52,18 @@ def _point_label(row: FrontierRow) -> str:
     return ALGORITHM_NAMES.get(row.family, row.family)
 
 
+def _short(label: str) -> str:
+    """A label that leaves room for the picture itself."""
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+
+
 def _stage_seconds(contents: Contents) -> dict[str, dict[str, float]]:
     """By kind and name; a part a seed."""
     rows: dict[str, dict[str, float]] = defaultdict(dict)
     for stage in contents.recipe.stages:
         if stage.seconds:
             part = "all seeds" if stage.seed is None else f"seed {stage.seed}"
-            rows[f"{stage.kind} {stage.name}"][part] = stage.seconds
+            rows[_short(f"{stage.kind} {stage.name}")][part] = stage.seconds
     return rows
 
 
@@ -63,7 +72,7 @@ def _phase_seconds(contents: Contents) -> dict[str, dict[str, float]]:
     rows: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for training in contents.trainings:
         for phase, seconds in training.seconds_by_phase.items():
-            rows[contents.labels[training.entry.name]][phase] += seconds
+            rows[_short(contents.labels[training.entry.name])][phase] += seconds
     totals: dict[str, float] = defaultdict(float)
     for row in rows.values():
         for phase, seconds in row.items():
