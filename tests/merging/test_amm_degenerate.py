@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -29,3 +32,15 @@ def test_opposite_and_equal_vectors_stay_finite(compatibility: str, projection: 
     for pair in ([vector(0), -vector(0)], [vector(0), vector(0)]):
         merged = merge_task_vectors(pair, config)
         assert torch.isfinite(merged.task_vector).all() and all(loss >= 0 for loss in merged.losses)
+
+
+def test_a_merge_does_not_load_the_compiler() -> None:
+    """`torch.optim` loads it at its first step: a second and 150 MB in every process that merges one matrix."""
+    script = """
+import sys, torch
+from tinyr1v_ray.merging.amm import AmmConfig, merge_task_vectors
+for form in ("gram", "thin"):
+    merge_task_vectors(torch.randn(2, 4, 6), AmmConfig(steps=2), form=form)
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

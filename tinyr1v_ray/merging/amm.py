@@ -209,16 +209,24 @@ def _merge_spectral(vectors_K: Vectors, config: AmmConfig, flow_time: float) -> 
 
 
 class _Adam:
-    """torch's Adam(0.9, 0.999, 1e-8) on one tensor in place, fed with a gradient: no autograd is involved."""
+    """torch's fused Adam(0.9, 0.999, 1e-8) on one tensor in place, fed with a gradient: no autograd is involved.
+
+    The kernel of `torch.optim.Adam(fused=True)` is called as that class calls it, but for the class's first step, which
+    loads the compiler: a second in every process, more than most matrices take.
+    """
 
     def __init__(self, merged: Tensor, rate: float) -> None:
         self.merged = merged
-        self._parameter = torch.nn.Parameter(merged, requires_grad=False)
-        self._optimiser = torch.optim.Adam([self._parameter], lr=rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+        self._rate = rate
+        self._mean, self._square = torch.zeros_like(merged), torch.zeros_like(merged)
+        self._count = torch.zeros((), dtype=torch.float32, device=merged.device)
 
     def step(self, gradient: Tensor) -> None:
-        self._parameter.grad = gradient
-        self._optimiser.step()
+        self._count += 1
+        torch._fused_adam_(
+            [self.merged], [gradient], [self._mean], [self._square], [], [self._count],
+            lr=self._rate, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
 
 def _floats(values: Sequence[Tensor] | Tensor) -> tuple[float, ...]:

@@ -156,7 +156,7 @@ class ThinForm:
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
         self._blocks = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
         self._metrics = [None if left is None else left.T @ left for left in self._lefts]
-        self._sizes = torch.tensor(sizes, device=scales_K.device)
+        self._owners = torch.repeat_interleave(torch.tensor(sizes)).to(scales_K.device)
         self._products, self._lifted = self._stack.new_empty(0), self._stack.new_empty(0)
         if with_penalty:
             self._products = self._stack @ self._stack.T
@@ -168,6 +168,9 @@ class ThinForm:
             own = [self._stack[block] @ self._stack[block].T for block in self._blocks]
         self._target = torch.cat([_lift(left, gram) for left, gram in zip(self._lefts, own, strict=True)], dim=1)
         self._projected = torch.empty_like(self._target)
+        self._coefficients = torch.empty_like(self._target)
+        self._seen = torch.empty_like(self._target) if with_penalty else self._products
+        self._gradient = self._stack.new_empty(rows, self._stack.shape[1])
 
     def observe(self, merged: Tensor) -> Tensor:
         """m X^T is kept for the gradient; <m, tau_i> = <m X_i^T, L_i> comes with it for nothing."""
@@ -178,24 +181,24 @@ class ThinForm:
         ]
         return torch.stack(parts)
 
-    def _weigh(self, columns: Tensor, scaled_K: Tensor) -> Tensor:
-        """columns @ W with W = blockdiag(w_i c_i L_i^T L_i), as a fresh tensor."""
-        result = columns * torch.repeat_interleave(scaled_K, self._sizes)
+    def _weigh(self, columns: Tensor, scaled_K: Tensor, out: Tensor) -> Tensor:
+        """columns @ W with W = blockdiag(w_i c_i L_i^T L_i); `out` may be the columns."""
+        torch.mul(columns, scaled_K[self._owners], out=out)
         for metric, block in zip(self._metrics, self._blocks, strict=True):
             if metric is not None:
-                result[:, block] = result[:, block] @ metric
-        return result
+                out[:, block] = out[:, block] @ metric
+        return out
 
     def _half_coefficients(self, weights_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(Z, L, w c) with mC - D = Z X."""
         scaled_K = weights_K * self._scales_K
         residual = self._projected.sub_(self._target)
-        coefficients = self._weigh(residual, scaled_K)
+        coefficients = self._weigh(residual, scaled_K, self._coefficients)
         return coefficients, _dot(coefficients, residual), scaled_K
 
     def gradient(self, weights_K: Tensor) -> tuple[Tensor, Tensor]:
         coefficients, loss, _ = self._half_coefficients(weights_K)
-        return coefficients.mul_(2) @ self._stack, loss
+        return torch.mm(coefficients.mul_(2), self._stack, out=self._gradient), loss
 
     def penalised_gradient(
         self, weights_K: Tensor, penalty: Penalty, strength: Tensor | None, relative: float
@@ -203,7 +206,7 @@ class ThinForm:
         """g = H X, (Qg) X^T = nu H K - sum_i a_i tau_i X^T, and the whole gradient is (H + 4 lambda (Qg) X^T W) X."""
         coefficients, loss, scaled_K = self._half_coefficients(weights_K)
         coefficients.mul_(2)
-        seen = coefficients @ self._products
+        seen = torch.mm(coefficients, self._products, out=self._seen)
         along_K = torch.mv(self._lifted, coefficients.view(-1))
         combination_K = penalty.solve_KK @ along_K
         if strength is None:
@@ -211,8 +214,8 @@ class ThinForm:
             strength = fixed_strength(loss, whole, torch.dot(along_K, combination_K), relative)
         seen.mul_(penalty.nu).view(-1).addmv_(self._lifted.T, combination_K, alpha=-1)
         seen.mul_(4 * strength)
-        coefficients.add_(self._weigh(seen, scaled_K))
-        return coefficients @ self._stack, loss, strength
+        coefficients.add_(self._weigh(seen, scaled_K, seen))
+        return torch.mm(coefficients, self._stack, out=self._gradient), loss, strength
 
 
 def _right_factors(vectors_K: Vectors) -> Tensor:
