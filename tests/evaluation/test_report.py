@@ -89,6 +89,8 @@ def test_figures_are_the_known_ones(figures: dict[str, Any]) -> None:
             row = figures["models"][name]["benchmarks"][benchmark]
             assert row["accuracy"] == pytest.approx((2 * case.right[number] + 1) / (2 * NUM_ITEMS))
             assert row["tokens"] == pytest.approx(case.tokens + 2 + 0.5)
+            num_right = 2 * case.right[number] + 1
+            assert row["tokens_per_right_answer"] == pytest.approx(2 * NUM_ITEMS * row["tokens"] / num_right)
             assert (row["num_items"], row["seeds"]) == (NUM_ITEMS, [0, 1])
 
 
@@ -236,12 +238,12 @@ def test_what_models_wrote_stays_text(page: str, parsed: Parsed) -> None:
 def test_a_hostile_name_stays_text(recipe_run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(recipe_run, tmp_path / "run")
     index = json.loads((copy / "recipe.json").read_text())
-    index["name"] = HOSTILE
+    index["name"] = HOSTILE + " $\\frac{"
     for model in index["models"]:
-        model["name"] += HOSTILE if model["name"] == "wudi" else ""
+        model["name"] += " $\\frac{" + HOSTILE if model["name"] == "wudi" else ""
     (copy / "recipe.json").write_text(json.dumps(index))
     parsed = Parsed(render(read_contents(copy)))
-    assert len(parsed.scripts) == 2 and "wudi" + HOSTILE in json.loads(parsed.scripts[0])["models"]
+    assert len(parsed.scripts) == 2 and "wudi $\\frac{" + HOSTILE in json.loads(parsed.scripts[0])["models"]
     assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
 
 
@@ -292,6 +294,13 @@ def only_the_base(folder: Path) -> None:
     edit_index(folder, lambda index: index.update(models=[m for m in index["models"] if m["name"] == "base"]))
 
 
+def asked_in_two_ways(folder: Path) -> None:
+    for path in folder.glob("stages/evaluate-amm-*/evaluation.json"):
+        record = json.loads(path.read_text())
+        record["config"]["sampling"] |= {"temperature": 1.0, "num_samples": 4}
+        path.write_text(json.dumps(record))
+
+
 def one_seed(folder: Path) -> None:
     edit_index(folder, lambda index: index.update(models=[m for m in index["models"] if m["seed"] == 0]))
 
@@ -323,6 +332,7 @@ UNFINISHED: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "one seed": (one_seed, "One seed: intervals are over items alone"),
     "no sweep": (no_sweep, "No sweep over boost is evaluated"),
     "without merges and images": (without_merges_and_images, "No merge has left a merge.json yet."),
+    "asked in two ways": (asked_in_two_ways, "not all asked in the same way: greedy, at most 2048 tokens; 4 sampled"),
     "torn": (torn, "wudi, seed 0: left out, its evaluation cannot be read"),
 }
 

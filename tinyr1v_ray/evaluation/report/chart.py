@@ -59,6 +59,7 @@ _STYLE: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": "tinyr1v",
     "path.simplify": True,
+    "text.parse_math": False,
 }
 INK, FAINT, PAPER = _INK, _FAINT, _PAPER
 

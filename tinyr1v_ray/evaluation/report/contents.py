@@ -16,6 +16,7 @@ from tinyr1v_ray.evaluation.report.geometry import Geometry, read_geometry
 from tinyr1v_ray.evaluation.report.group_browser import ShownGroup, shown_groups
 from tinyr1v_ray.evaluation.report.names import labels_of
 from tinyr1v_ray.evaluation.report.outcomes import Outcomes, read_outcomes
+from tinyr1v_ray.evaluation.report.provenance import Provenance, mixed_drawing, read_provenance
 from tinyr1v_ray.evaluation.report.recipe import Recipe, read_recipe
 from tinyr1v_ray.evaluation.report.trainings import (
     Curve,
@@ -53,6 +54,7 @@ class Contents:
     difficulty: Sequence[tables.DifficultyTable]
     items: Sequence[ShownItem]
     groups: Sequence[ShownGroup]
+    provenance: Provenance
     notes: Sequence[str]
 
 
@@ -60,6 +62,7 @@ def read_contents(run: Path) -> Contents:
     """Read a finished or unfinished recipe; raises RunFolderError when its index is missing or broken."""
     recipe = read_recipe(run)
     outcomes, trainings = read_outcomes(recipe), read_trainings(recipe)
+    provenance = read_provenance(recipe)
     labels, domains, findings = labels_of(outcomes.models), domains_of(outcomes), find(outcomes)
     by_domain = {domain: {figure: curves(trainings, domain, figure) for figure in FIGURES} for domain in domains}
     drawn = {domain: found for domain, found in by_domain.items() if any(found.values())}
@@ -83,7 +86,8 @@ def read_contents(run: Path) -> Contents:
         difficulty=tables.difficulty_tables(outcomes),
         items=shown_items(outcomes, labels),
         groups=shown_groups(trainings, labels),
-        notes=_notes(recipe, outcomes),
+        provenance=provenance,
+        notes=[*_notes(recipe, outcomes), *mixed_drawing(provenance.drawing)],
     )
 
 

@@ -52,6 +52,7 @@ def _model(row: ModelRow) -> dict[str, Any]:
             "accuracy": outcome.accuracy,
             "score": outcome.score,
             "tokens": _finite(outcome.tokens),
+            "tokens_per_right_answer": _finite(outcome.tokens_per_right),
             "retention": row.cells[name].retention,
             "num_items": len(outcome.indexes),
             "seeds": list(outcome.seeds),

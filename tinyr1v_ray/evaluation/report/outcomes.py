@@ -68,6 +68,12 @@ class Outcome:
         asked = self.tokens_SN[np.isfinite(self.tokens_SN)]
         return float(asked.mean()) if asked.size else float("nan")
 
+    @property
+    def tokens_per_right(self) -> float:
+        """What a right answer costs: all tokens over the number of right answers; NaN without any."""
+        num_right = float(self.correct_SN.sum())
+        return float(np.nansum(self.tokens_SN)) / num_right if num_right else float("nan")
+
 
 @dataclass(frozen=True)
 class Model:

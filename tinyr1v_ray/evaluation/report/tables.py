@@ -55,6 +55,8 @@ class FrontierRow:
     family: str
     accuracy: Estimate
     tokens: Estimate
+    tokens_per_right: float
+    """What a right answer costs, mean over the benchmarks; NaN where one has none."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ def frontier_rows(domain: str, outcomes: Outcomes) -> list[FrontierRow]:
     for model in [*sweep_of(domain, outcomes), *rivals_of(domain, outcomes), *base]:
         accuracy, tokens = average_accuracy(model, home), average_tokens(model, home)
         if accuracy is not None and tokens is not None:
-            rows.append(FrontierRow(model, "base" if model.role == "base" else model.algorithm, accuracy, tokens))
+            family = "base" if model.role == "base" else model.algorithm
+            cost = float(np.mean([model.outcomes[name].tokens_per_right for name in home]))
+            rows.append(FrontierRow(model, family, accuracy, tokens, cost))
     return rows
 
 

@@ -1,0 +1,71 @@
+"""Where the figures come from: how answers were drawn, with which settings and versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyr1v_ray.evaluation.report.outcomes import RECORD
+from tinyr1v_ray.evaluation.report.recipe import Recipe
+from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """`drawing` has a line for each way in which answers were drawn: more than one means they are not comparable.
+    `settings` is the recipe's own file. `versions` are of the first training, of what it ran on."""
+
+    drawing: tuple[str, ...]
+    settings: str
+    versions: Mapping[str, str]
+
+
+def read_provenance(recipe: Recipe) -> Provenance:
+    """From the evaluations' records, the recipe's configuration and the first training's environment."""
+    records = [_read(entry.evaluation / RECORD) for entry in recipe.entries if entry.evaluation is not None]
+    drawing = dict.fromkeys(_drawing(record["config"]) for record in records if "config" in record)
+    environments = (_read(entry.train / ENVIRONMENT_FILE) for entry in recipe.entries if entry.train is not None)
+    return Provenance(tuple(drawing), _settings(recipe.run), _versions(next(filter(None, environments), {})))
+
+
+def _drawing(config: Mapping[str, Any]) -> str:
+    sampling = config.get("sampling", {})
+    temperature, longest = sampling.get("temperature", 0.0), sampling.get("max_tokens")
+    if not temperature:
+        return f"greedy, at most {longest} tokens"
+    number, top_p = sampling.get("num_samples", 1), sampling.get("top_p", 1.0)
+    answers = "one sampled answer" if number == 1 else f"{number} sampled answers"
+    return f"{answers} an item at temperature {temperature:g}, top-p {top_p:g}, at most {longest} tokens"
+
+
+def _settings(run: Path) -> str:
+    """The recipe's configuration, without the folder it ran in."""
+    try:
+        lines = (run / CONFIG_FILE).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(line for line in lines if not line.startswith("folder:"))
+
+
+def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
+    named = {"commit": environment.get("git_commit"), "python": environment.get("python")}
+    named |= {"CPU cores": environment.get("num_cpus"), **environment.get("packages", {})}
+    return {name: str(version) for name, version in named.items() if version}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def mixed_drawing(drawing: Sequence[str]) -> list[str]:
+    """A note where evaluations drew their answers in several ways."""
+    if len(drawing) < 2:
+        return []
+    return [f"Models were not all asked in the same way: {'; '.join(drawing)}. Differences between them mix both."]
