@@ -7,6 +7,7 @@ is what a job runs, and a job then lasts as long as a test needs.
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pytest
+import yaml
 
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.orchestration.working_tree import check_size, largest_folder, read_working_tree, write_archive
@@ -37,6 +39,13 @@ for word in sys.argv:
             time.sleep(seed)
         sys.exit(seed)
 """
+SMALL = """
+run: {name: small}
+data: {train: ['miniature:ocr']}
+rollout: {num_cpus_per_engine: 0.4}
+learner: {num_cpus_per_rank: 0.4}
+"""
+RECIPE = f"name: whole\ntrain: {json.dumps(yaml.safe_load(SMALL))}\ntrainings: {{ocr: {{}}}}\n"
 JOINS = """
 from tinyr1v_ray.config.surroundings import ClusterSettings
 from tinyr1v_ray.orchestration.cluster import connected, resources
@@ -129,7 +138,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tinyr1v_ray/__init__.py": "",
         "tinyr1v_ray/cli/__init__.py": "",
         "tinyr1v_ray/cli/main.py": STAND_IN,
-        "configs/small.yaml": "run:\n  name: small\ndata:\n  train: ['miniature:ocr']\n",
+        "configs/small.yaml": SMALL,
+        "configs/recipe_small.yaml": RECIPE,
         ".venv/large": "x" * 1000,
         "runs/old/checkpoint": "x" * 1000,
         "ignored/data": "x" * 1000,
@@ -219,6 +229,15 @@ def test_who_has_no_token_or_a_wrong_one_is_told_what_to_do(head: Head, tmp_path
 
 
 @TOKEN_ON
+def test_a_cluster_that_is_too_small_is_said_before_a_job_starts(head: Head, project: Path) -> None:
+    done = submit(head, project, "rollout.num_engines=9")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "asks for 4.1 CPUs" in done.stderr and "the cluster has 1" in done.stderr
+    waiting = submit(head, project, "rollout.num_engines=9", "cluster.autoscaling=true", "run.seed=0")
+    assert waiting.returncode == 0, waiting.stderr
+
+
+@TOKEN_ON
 def test_a_job_that_does_not_exist(head: Head) -> None:
     done = head.cli("jobs", "stop", "--address", head.address, "no-such-job")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
@@ -238,8 +257,10 @@ def test_a_job_that_does_not_exist(head: Head) -> None:
         (["submit", "--address", "http://h:1", "train", "--config", "no.yaml"], "config file no.yaml does not exist"),
         (["submit", "--address", "http://h:1", "train", "--config", "ignored/a.yaml"], "is not among the packed files"),
         (["submit", "--address", "http://h:1", "--env", "HF_TOKEN=x", "train", "{config}"], "looks like a secret"),
-        (["submit", "--address", "http://h:1", "--limit-mib", "0.0001", "train", "{config}"], "most in folder tinyr1v"),
-        (["submit", "--address", "http://h:1", "miniature"], "a job is one of train, merge"),
+        (["submit", "--address", "http://h:1", "--limit-mib", "0.0001", "train", "{config}"], "most in folder configs"),
+        (["submit", "--address", "http://h:1", "miniature"], "a job is one of run, train, merge"),
+        (["submit", "--address", "http://h:1", "--config", "configs/recipe_small.yaml"], "folder is not set for a job"),
+        (["submit", "--address", "http://h:1", "{recipe}", "folder=/x", "train.run.stps=1"], "unknown key run.stps"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(
@@ -251,7 +272,11 @@ def test_bad_input_is_refused_in_one_line(
     monkeypatch.setenv("HOME", str(project))
     (project / "ignored" / "a.yaml").write_text("{}")
     words = [
-        word for argument in arguments for word in argument.replace("{config}", "--config configs/small.yaml").split()
+        word
+        for argument in arguments
+        for word in argument.replace("{config}", "--config configs/small.yaml")
+        .replace("{recipe}", "--config configs/recipe_small.yaml")
+        .split()
     ]
     with ray_less_server() as address:
         assert main([word.replace("{ray-less}", address) for word in words]) == 2
@@ -280,6 +305,7 @@ def test_the_packed_files_are_those_that_git_would_take(project: Path) -> None:
     names = [str(name) for name in tree.files]
     assert names == [
         ".gitignore",
+        "configs/recipe_small.yaml",
         "configs/small.yaml",
         *(f"tinyr1v_ray/{n}" for n in ("__init__.py", "cli/__init__.py", "cli/main.py")),
     ]

@@ -17,9 +17,10 @@ from tinyr1v_ray.errors import ConfigError
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+    from tinyr1v_ray.orchestration.placement import Placement
     from tinyr1v_ray.orchestration.working_tree import WorkingTree
 
-OUTPUT_KEYS = {"train": "run.folder", "merge": "output", "evaluate": "run.folder", "run": "run.folder"}
+OUTPUT_KEYS = {"run": "folder", "train": "run.folder", "merge": "output", "evaluate": "output"}
 """Sub-commands that can be submitted, and the setting that says where they write."""
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_?KEY", re.IGNORECASE)
@@ -32,9 +33,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="run a command as a job on a Ray cluster",
         description="Pack the working tree (or name an image), start the command as a job on a running Ray cluster and "
         "follow its output. Ctrl-C leaves the job running. What a job writes must lie on storage that outlives it, so "
-        "run.folder (train) or output (merge) is an absolute path that all nodes see.",
-        epilog="example: tinyr1v submit --address http://127.0.0.1:8265 train --config configs/miniature_ocr_cpu.yaml "
-        "run.folder=/shared/runs; exit code: the job's own",
+        "folder (run), run.folder (train) or output (merge, evaluate) is an absolute path that all nodes see.",
+        epilog="example: tinyr1v submit --address http://127.0.0.1:8265 run --config configs/recipe_miniature_cpu.yaml "
+        "folder=/shared/runs; exit code: the job's own",
     )
     add_address(parser)
     parser.add_argument("--tree", type=Path, default=Path(), metavar="DIR", help="folder to pack (default: this one)")
@@ -46,7 +47,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--follow", action=argparse.BooleanOptionalAction, default=True, help="show the job's output (default)"
     )
-    parser.add_argument("--config", metavar="FILE", help="without COMMAND: train with this configuration")
+    parser.add_argument("--config", metavar="FILE", help="without COMMAND: the one that this configuration is for")
     parser.add_argument(
         "job_command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help=f"{', '.join(OUTPUT_KEYS)} and arguments"
     )
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     """Check everything that can be checked here, submit, follow."""
     command = list(options.job_command)
     if options.config is not None:
-        command = ["train", "--config", options.config, *command]
+        command = [_command_for(options.tree / options.config), "--config", options.config, *command]
     if not command or command[0] not in OUTPUT_KEYS:
         raise ConfigError(
             f"submit got {' '.join(command[:1]) or 'no command'}; a job is one of {', '.join(OUTPUT_KEYS)}; write "
@@ -67,9 +68,10 @@ def run(options: argparse.Namespace) -> int:
     if options.image and options.installed:
         raise ConfigError("both --image and --installed are given; the code comes from one place; remove one")
     tree = None if options.image or options.installed else _packed_tree(options.tree, options.limit_mib)
-    _check_command(command, options.tree, tree)
+    placements = _check_command(command, options.tree, tree)
 
     cluster = connect(options.address)
+    cluster.check_room(placements)
 
     from tinyr1v_ray.orchestration.submission import JobRequest, come_back
 
@@ -82,6 +84,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _command_for(config: Path) -> str:
+    """The command that a configuration is for, by what it holds."""
+    from tinyr1v_ray.config.base import read_yaml
+    from tinyr1v_ray.orchestration.planning.kinds import kind_of_config
+
+    kind = kind_of_config(read_yaml(config), str(config))
+    return "run" if kind == "recipe" else kind
+
+
 def _packed_tree(folder: Path, limit_mib: float | None) -> WorkingTree:
     from tinyr1v_ray.orchestration.working_tree import DEFAULT_LIMIT_MIB, check_size, read_working_tree
 
@@ -90,12 +101,15 @@ def _packed_tree(folder: Path, limit_mib: float | None) -> WorkingTree:
     return tree
 
 
-def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | None) -> None:
-    """Refuse here what the job would refuse: bad arguments, bad settings, a config that is not packed, lost output."""
-    from tinyr1v_ray.cli.main import build_parser
-    from tinyr1v_ray.config.base import load_settings, read_yaml
-    from tinyr1v_ray.config.train import TrainConfig
+def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | None) -> list[Placement]:
+    """Refuse here what the job would refuse: bad arguments, bad settings, a config that is not packed, lost output.
 
+    Returns the actors that the command will start, as far as that can be known here.
+    """
+    from tinyr1v_ray.cli.main import build_parser
+    from tinyr1v_ray.config.base import read_yaml
+
+    placements: list[Placement] = []
     options = build_parser().parse_args(command)
     config: Path | None = getattr(options, "config", None)
     overrides: Sequence[str] = getattr(options, "overrides", ())
@@ -106,14 +120,31 @@ def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | Non
         if config is not None:
             _check_packed(config, tree)
         path = None if config is None else folder / config
-        if command[0] == "train":
-            load_settings(TrainConfig, path, overrides)
+        placements = _placements(command[0], path, overrides)
         output = _value(key, options, overrides, {} if path is None else read_yaml(path))
     if output is None or not PurePosixPath(str(output)).is_absolute():
         raise ConfigError(
             f"{key} is {output or 'not set'} for a job; its working folder vanishes with it, so what it writes goes to "
             f"an absolute path on storage that all nodes share; add {key}=/shared/folder"
         )
+    return placements
+
+
+def _placements(command: str, path: Path | None, overrides: Sequence[str]) -> list[Placement]:
+    """Of a training, or of each training of a recipe; none where the cluster grows by itself."""
+    from tinyr1v_ray.config.base import load_settings
+    from tinyr1v_ray.config.pipeline import PipelineConfig
+    from tinyr1v_ray.config.train import TrainConfig
+    from tinyr1v_ray.orchestration.pipeline.stages import train_settings
+    from tinyr1v_ray.orchestration.placement import plan_placement
+
+    trainings: list[TrainConfig] = []
+    if command == "train":
+        trainings = [load_settings(TrainConfig, path, overrides)]
+    elif command == "run":
+        recipe = load_settings(PipelineConfig, path, overrides)
+        trainings = [train_settings(recipe, name, 0, Path(recipe.base)) for name in recipe.trainings]
+    return [plan_placement(training) for training in trainings if not training.cluster.autoscaling]
 
 
 def _check_packed(config: Path, tree: WorkingTree) -> None:

@@ -20,8 +20,11 @@ from urllib.parse import urlsplit
 import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.util.state import list_nodes
+from ray.util.state.common import NodeState
 
 from tinyr1v_ray.errors import ConfigError, DeadlineError, PlacementError
+from tinyr1v_ray.orchestration.placement import Placement, check_fits
 from tinyr1v_ray.orchestration.working_tree import WorkingTree, write_archive
 
 ENDED = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED})
@@ -114,6 +117,16 @@ class JobCluster:
             _check_reachable(self._address)
             with _without_overriding_variables():
                 self._client = JobSubmissionClient(self._address)
+
+    def check_room(self, placements: Sequence[Placement]) -> None:
+        """Raise PlacementError when the nodes that are alive cannot hold the actors of one of the placements."""
+        with self._asking(), _without_overriding_variables():
+            nodes = [node.resources_total or {} for node in list_nodes(self._address, detail=True) if _is_alive(node)]
+        names = {name for node in nodes for name in node}
+        total = {name: sum(node.get(name, 0.0) for node in nodes) for name in names}
+        largest = {name: max(node.get(name, 0.0) for node in nodes) for name in names}
+        for placement in placements:
+            check_fits(placement, total, largest)
 
     def submit(self, request: JobRequest) -> str:
         """Start a job; returns its id."""
@@ -220,6 +233,10 @@ def come_back(address: str, job_id: str) -> str:
     'tinyr1v jobs logs --address http://head:8265 --follow tinyr1v-train-1'
     """
     return f"tinyr1v jobs logs --address {address} --follow {job_id}"
+
+
+def _is_alive(node: NodeState) -> bool:
+    return bool(node.state == "ALIVE")
 
 
 def _state(details: JobDetails) -> JobState:

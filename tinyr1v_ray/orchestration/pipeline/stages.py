@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tinyr1v_ray.config.base import SchemaT, Settings, parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import MergeConfig
-from tinyr1v_ray.config.pipeline import PipelineConfig, TrainingSettings
+from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.evaluation.benchmarks.load import find_file
@@ -89,6 +89,16 @@ def build_graph(config: PipelineConfig) -> Graph:
     return _Builder(config).build()
 
 
+def train_settings(config: PipelineConfig, name: str, seed: int, start: Path) -> TrainConfig:
+    """One training's settings, from the model in `start`; raises ConfigError that names the training."""
+    fixed = {
+        "run": {"name": name, "seed": seed},
+        "model": {"path": str(start)},
+        "cluster": config.cluster.model_dump(mode="json"),
+    }
+    return _parsed(TrainConfig, f"trainings.{name}", config.train, config.trainings[name].settings, fixed)
+
+
 class _Builder:
     """Stages by id, in the order in which they are added."""
 
@@ -127,7 +137,7 @@ class _Builder:
         start = Model(BASE, seed, Path(self._config.base), model_identity(self._config.base))
         if training.start_from:
             start = self._training(training.start_from, seed, trained)
-        settings = self._train_settings(name, training, seed, start)
+        settings = train_settings(self._config, name, seed, start.folder)
         inputs = {source: source_identity(source) for source in (*settings.data.train, *settings.data.evaluation)}
         same = plain(settings, "cluster", "telemetry", "checkpoint")
         same["run"] = plain(settings.run, "name", "folder")
@@ -140,14 +150,6 @@ class _Builder:
         stage = self._add(Stage("train", name, seed, needs, settings, digest, folder))
         trained[name] = Model(name, seed, stage.folder / EXPORT, digest, stage.id)
         return trained[name]
-
-    def _train_settings(self, name: str, training: TrainingSettings, seed: int, start: Model) -> TrainConfig:
-        fixed = {
-            "run": {"name": name, "seed": seed},
-            "model": {"path": str(start.folder)},
-            "cluster": self._config.cluster.model_dump(mode="json"),
-        }
-        return _parsed(TrainConfig, f"trainings.{name}", self._config.train, training.settings, fixed)
 
     def _merge(self, seed: int, trained: dict[str, Model]) -> Iterator[Model]:
         merge = self._config.merge
