@@ -15,20 +15,26 @@ from tinyr1v_ray.cli.main import SUB_COMMANDS, build_parser
 from tinyr1v_ray.config.base import Settings, known_keys, load_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 README = TEXTS["README.md"]
 CODE_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-SCHEMAS: dict[str, type[Settings]] = {"train": TrainConfig, "merge": MergeConfig, "evaluate": EvaluateConfig}
+SCHEMAS: dict[str, type[Settings]] = {
+    "run": PipelineConfig,
+    "train": TrainConfig,
+    "merge": MergeConfig,
+    "evaluate": EvaluateConfig,
+}
 KEYS = {key for schema in SCHEMAS.values() for key in known_keys(schema)}
 SECTIONS = {key.partition(".")[0] for key in KEYS if "." in key}
 FILE_ENDINGS = (".py", ".json", ".jsonl", ".yaml", ".md", ".safetensors", ".toml", ".txt", ".sh")
 
 MUST_BE_THERE = {"pyproject.toml", "README.md", "Makefile", "tinyr1v_ray", "configs", "launch", "docker", "tests"}
-MAY_BE_THERE = MUST_BE_THERE | {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt"}
+MAY_BE_THERE = MUST_BE_THERE | {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "constraints.txt"}
 NEVER_COMMITTED = {"runs", "dist", "build"}
 
 
@@ -72,9 +78,10 @@ def test_links_lead_somewhere(name: str) -> None:
         if target.startswith("https://"):
             continue
         file, _, anchor = target.partition("#")
-        assert (ROOT / file).exists(), target
+        path = (ROOT / name).parent / file if file else ROOT / name
+        assert path.exists(), target
         if anchor:
-            assert anchor in headings((ROOT / (file or name)).read_text(encoding="utf-8")), target
+            assert anchor in headings(path.read_text(encoding="utf-8")), target
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
