@@ -290,6 +290,10 @@ def ungraded(folder: Path) -> None:
         path.unlink()
 
 
+def one_evaluation_less(folder: Path) -> None:
+    (folder / "stages/evaluate-amm-seed1-0011aabb/scores.json").unlink()
+
+
 def only_the_base(folder: Path) -> None:
     edit_index(folder, lambda index: index.update(models=[m for m in index["models"] if m["name"] == "base"]))
 
@@ -327,7 +331,8 @@ def torn(folder: Path) -> None:
 UNFINISHED: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "no models": (no_models, "No model is evaluated yet."),
     "nothing evaluated": (nothing_evaluated, "of 54 stages 54 waiting"),
-    "ungraded": (ungraded, "amm: not evaluated yet for seeds 0, 1"),
+    "ungraded": (ungraded, "Not evaluated yet: base, math, structure, ocr, math_grpo"),
+    "one evaluation less": (one_evaluation_less, "Not evaluated yet: amm (seed 1)."),
     "only the base": (only_the_base, "The AMM merge is not evaluated beside another model yet."),
     "one seed": (one_seed, "One seed: intervals are over items alone"),
     "no sweep": (no_sweep, "No sweep over boost is evaluated"),

@@ -123,17 +123,17 @@ def read_outcomes(recipe: Recipe) -> Outcomes:
     for entry in recipe.entries:
         by_name[entry.name].append(entry)
     remarks: list[str] = []
+    waiting = {name: [entry.seed for entry in rows if not _is_graded(entry)] for name, rows in by_name.items()}
     models = [_model(entries, remarks) for entries in by_name.values()]
+    remarks += _not_evaluated(waiting, by_name)
     benchmarks = dict.fromkeys(name for model in models for name in model.outcomes)
     return Outcomes(tuple(models), tuple(benchmarks), tuple(remarks))
 
 
 def _model(entries: Sequence[Entry], remarks: list[str]) -> Model:
     answered: dict[str, dict[int, Answered]] = defaultdict(dict)
-    waiting = []
     for entry in entries:
-        if entry.evaluation is None or not (entry.evaluation / SCORES).is_file():
-            waiting.append(entry.seed)
+        if entry.evaluation is None or not _is_graded(entry):
             continue
         try:
             for name, row in read_evaluation(entry.evaluation).items():
@@ -141,14 +141,22 @@ def _model(entries: Sequence[Entry], remarks: list[str]) -> Model:
         except (TinyR1VError, OSError, ValueError, LookupError, TypeError) as error:
             remarks.append(f"{entry.name}, seed {entry.seed}: left out, its evaluation cannot be read ({error})")
     first = entries[0]
-    if waiting:
-        remarks.append(f"{first.name}: not evaluated yet for {_seeds(waiting)}")
     outcomes = {name: outcome_of(rows) for name, rows in answered.items()}
     return Model(first.name, first.role, first.algorithm, first.domains, first.boost, tuple(entries), outcomes)
 
 
-def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
+def _is_graded(entry: Entry) -> bool:
+    return entry.evaluation is not None and (entry.evaluation / SCORES).is_file()
+
+
+def _not_evaluated(waiting: Mapping[str, Sequence[int]], by_name: Mapping[str, Sequence[Entry]]) -> list[str]:
+    """One remark about all models whose evaluations are not there, with the seeds where only some are missing."""
+    said = [
+        name if len(seeds) == len(by_name[name]) else f"{name} (seed {', '.join(map(str, sorted(seeds)))})"
+        for name, seeds in waiting.items()
+        if seeds
+    ]
+    return [f"Not evaluated yet: {', '.join(said)}."] if said else []
 
 
 def read_evaluation(folder: Path) -> dict[str, Answered]:
