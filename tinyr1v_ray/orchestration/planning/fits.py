@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import PlacementError
@@ -16,6 +17,8 @@ from tinyr1v_ray.orchestration.planning.units import size
 
 MAX_NODES = 64
 """Nodes up to which a larger cluster is looked for."""
+_PAIRED = 12
+"""Candidates, from the first, that are tried two at a time: the search stays within a second or two."""
 
 
 def placement_problems(placement: Placement, cluster: ClusterShape, config: TrainConfig | None) -> list[str]:
@@ -98,17 +101,25 @@ def nearest_change(
     cluster: ClusterShape,
     still_wrong: Callable[[Sequence[str], ClusterShape], bool],
 ) -> str:
-    """The first change that helps: one candidate, two together, more nodes, or both; empty when none does."""
-    combinations = [*((one,) for one in candidates), *itertools.combinations(candidates, 2)]
-    for combination in combinations:
+    """The first change that helps: one candidate, two of the first, more nodes, or both; empty when none does."""
+    for combination in [*((one,) for one in candidates), *itertools.combinations(candidates[:_PAIRED], 2)]:
         overrides = [override for candidate in combination for override in candidate]
         if _are_distinct(overrides) and not still_wrong(overrides, cluster):
             return " ".join(overrides)
-    for extra, num_nodes in itertools.product([(), *candidates], range(cluster.num_nodes + 1, MAX_NODES + 1)):
-        larger = cluster.with_nodes(num_nodes)
-        if not still_wrong(extra, larger):
-            return " ".join([*extra, f"--cluster {larger}"])
+    for extra in [(), *candidates]:
+        if not still_wrong(extra, cluster.with_nodes(MAX_NODES)):
+            enough = _fewest_nodes(cluster, partial(still_wrong, extra))
+            return " ".join([*extra, f"--cluster {enough}"])
     return ""
+
+
+def _fewest_nodes(cluster: ClusterShape, still_wrong: Callable[[ClusterShape], bool]) -> ClusterShape:
+    """By bisection, given that MAX_NODES are enough."""
+    low, high = cluster.num_nodes, MAX_NODES
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if still_wrong(cluster.with_nodes(middle)) else (low, middle)
+    return cluster.with_nodes(high)
 
 
 def _are_distinct(overrides: Sequence[str]) -> bool:

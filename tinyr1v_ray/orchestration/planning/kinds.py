@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.orchestration.planning.cluster import ClusterShape, parse_cluster
@@ -13,6 +17,8 @@ from tinyr1v_ray.orchestration.planning.plan import Plan, PlanRequest
 
 TELLING_KEYS = {"recipe": "trainings", "merge": "experts", "evaluate": "benchmarks", "train": "run"}
 """Kind -> the top-level key that it cannot lack; asked in this order."""
+
+_GPU_KEYS = ("num_gpus_per_engine", "num_gpus_per_rank", "num_gpus", "device")
 
 
 def kind_of_config(tree: Mapping[str, Any], name: str) -> str:
@@ -56,23 +62,22 @@ def _planner(kind: str) -> Callable[[PlanRequest, ClusterShape], Plan]:
     return plan_training
 
 
-def usual_cluster(tree: Mapping[str, Any], overrides: object = ()) -> ClusterShape:
+def usual_cluster(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> ClusterShape:
     """Where no cluster is named: eight H100 for what asks for GPUs, else this machine."""
-    words = f"{_flat(tree)} {overrides}"
-    asks_for_gpus = any(
-        f"{key}=" in part and not part.endswith(("=0", "=0.0"))
-        for part in words.split()
-        for key in ("num_gpus_per_engine", "num_gpus_per_rank", "engine.num_gpus")
-    ) or "device=cuda" in words  # fmt: skip
-    return parse_cluster("1x8xH100-80GB") if asks_for_gpus else this_machine()
+    try:
+        merged = OmegaConf.merge(OmegaConf.create(dict(tree)), OmegaConf.from_dotlist(list(overrides)))
+        asked = OmegaConf.to_container(merged)
+    except (OmegaConfBaseException, YAMLError):  # overrides that cannot be applied are refused where they are parsed
+        asked = dict(tree)
+    return parse_cluster("1x8xH100-80GB") if _asks_for_gpus(asked) else this_machine()
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> str:
-    """Dotted key=value words."""
-    words = []
-    for key, value in tree.items():
-        words.append(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else f"{prefix}{key}={value}")
-    return " ".join(words)
+def _asks_for_gpus(node: object) -> bool:
+    """Whether some setting below reserves a GPU."""
+    if not isinstance(node, Mapping):
+        return False
+    own = any(key in _GPU_KEYS and value not in (0, 0.0, "cpu", None) for key, value in node.items())
+    return own or any(_asks_for_gpus(value) for value in node.values())
 
 
 def this_machine() -> ClusterShape:

@@ -145,9 +145,9 @@ def learner_memory(config: TrainConfig, shape: ModelShape, work: Workload) -> Ac
     size = 2 if config.model.dtype == "bfloat16" else 4
     all_parameters = float(shape.num_parameters)
     trained = all_parameters - (0 if config.model.train_vision else shape.num_vision_parameters)
-    fixed = _model_states(config, all_parameters, trained, size)
+    fixed = _model_states(config, shape, trained, size)
     if on_gpu:
-        fixed["NCCL and CUDA"] = (GPU_CONTEXT_GIB + (NCCL_BUFFER_GIB if learner.num_ranks else 0)) * GIB
+        fixed["CUDA and NCCL"] = (GPU_CONTEXT_GIB + (NCCL_BUFFER_GIB if learner.num_ranks else 0)) * GIB
     else:
         fixed = {"libraries": CPU_FOOTPRINT.learner_mib * MIB, **fixed}
     slack = GPU_FRAGMENTATION if on_gpu else CPU_ALLOCATOR
@@ -162,9 +162,9 @@ def learner_memory(config: TrainConfig, shape: ModelShape, work: Workload) -> Ac
     return ActorMemory("learner rank", learner.num_ranks, on_gpu, expected, most, host)
 
 
-def _model_states(config: TrainConfig, parameters: float, trained: float, size: int) -> dict[str, float]:
+def _model_states(config: TrainConfig, shape: ModelShape, trained: float, size: int) -> dict[str, float]:
     """Weights, gradients, masters and moments as DeepSpeed keeps them (see learner/engine.py for the stages)."""
-    learner = config.learner
+    learner, parameters = config.learner, float(shape.num_parameters)
     stage = max(learner.zero_stage, 1) if size < 4 else learner.zero_stage
     ranks = learner.num_ranks
     whole_weights, whole_gradients = stage < 3, stage < 2
@@ -175,7 +175,8 @@ def _model_states(config: TrainConfig, parameters: float, trained: float, size: 
     }
     if stage > 0:
         parts["master weights"] = 4 * trained / ranks
-        parts["communication"] = 2 * size * min(max(trained, 1e6), ZERO_BUCKET)
+        whole_tensor = 4 * shape.largest_tensor  # gathered in float32 when weights are published
+        parts["communication"] = 2 * size * min(max(trained, 1e6), ZERO_BUCKET) + whole_tensor
     parts["optimizer"] = 8 * trained / (ranks if stage else 1)
     if config.algorithm.kl_coefficient > 0:
         parts["reference model"] = size * parameters

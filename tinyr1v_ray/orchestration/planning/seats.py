@@ -1,4 +1,7 @@
-"""Who sits where: the actors of a placement on the nodes and GPUs of a cluster, as Ray would put them."""
+"""Who sits where: the actors of a placement on the nodes and GPUs of a cluster, first fit.
+
+Ray may number them otherwise; what matters is whether all of them find room, and how much of a node they fill.
+"""
 
 from __future__ import annotations
 

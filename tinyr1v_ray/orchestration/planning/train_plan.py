@@ -74,6 +74,8 @@ def _warnings(design: TrainDesign, time: StepTime) -> tuple[str, ...]:
 
 def _change(design: TrainDesign, expect: Mapping[str, float]) -> str:
     """The nearest change, by planning again."""
+    if design.cluster.accelerator is None and any(actor.num_gpus for actor in design.placement.actors):
+        return "--cluster 1x8xH100-80GB, or another one with GPUs"
     tree = design.config.model_dump(mode="json")
 
     def still_wrong(overrides: Sequence[str], cluster: ClusterShape) -> bool:
@@ -119,14 +121,27 @@ def _engine_candidates(config: TrainConfig) -> list[tuple[str, ...]]:
 
 
 def _count_candidates(config: TrainConfig) -> list[tuple[str, ...]]:
-    """GPUs that go from engines to the learner, then fewer of each."""
+    """GPUs that go from engines to the learner, then fewer of each, then more ranks (on more nodes)."""
     engines, ranks = config.rollout.num_engines, config.learner.num_ranks
     found: list[tuple[str, ...]] = [
-        (f"rollout.num_engines={engines - moved}", f"learner.num_ranks={ranks + moved}") for moved in range(1, engines)
+        (f"rollout.num_engines={engines - moved}", f"learner.num_ranks={ranks + moved}")
+        for moved in (engines - left for left in _fewer(engines))
     ]
-    found += [(f"rollout.num_engines={number}",) for number in range(engines - 1, 0, -1)]
-    found += [(f"learner.num_ranks={number}",) for number in range(ranks - 1, 0, -1)]
-    return found
+    if engines > 1 and ranks > 1:
+        found.append((f"rollout.num_engines={engines // 2}", f"learner.num_ranks={ranks // 2}"))
+    found += [(f"rollout.num_engines={number}",) for number in _fewer(engines)]
+    found += [(f"learner.num_ranks={number}",) for number in _fewer(ranks)]
+    return found + [(f"learner.num_ranks={times * ranks}",) for times in (2, 4)]
+
+
+def _fewer(number: int) -> list[int]:
+    """Some smaller numbers, the largest first.
+
+    >>> _fewer(40), _fewer(4)
+    ([39, 38, 37, 30, 20, 10, 5, 2, 1], [3, 2, 1])
+    """
+    some = {number - 1, number - 2, number - 3, 3 * number // 4, *(number // 2**power for power in range(1, 7))}
+    return sorted((left for left in some if 0 < left < number), reverse=True)
 
 
 def _last(config: TrainConfig) -> list[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tinyr1v_ray.orchestration.planning.assumptions import PEAK_STEP
 from tinyr1v_ray.orchestration.planning.cluster import ClusterShape
 from tinyr1v_ray.orchestration.planning.memory import ActorMemory
 from tinyr1v_ray.orchestration.planning.plan import Section
@@ -42,6 +43,7 @@ def _time_section(design: TrainDesign, time: StepTime) -> Section:
     rows = [
         ("a step", duration(time.step_s), overlap),
         *((f"  {name}", duration(seconds), "") for name, seconds in parts.items()),
+        ("throughput", f"{count(design.work.expected.completion_tokens / time.step_s)}/s", "completion tokens"),
         ("the run", duration(time.run_s), f"{time.num_steps} steps, start and held-out answers"),
     ]
     if gpus:
@@ -80,9 +82,17 @@ def memory_sections(memories: list[ActorMemory]) -> list[Section]:
     ]
     header = ("", "longest step", "at most")
     return [
-        Section("Memory of an actor", tuple(rows), header, (1, 2)),
+        Section("Memory of an actor", tuple(rows), header, (1, 2), _memory_footer(memories)),
         Section("Main memory", tuple(host), ("", "each", "together"), (1, 2)),
     ]
+
+
+def _memory_footer(memories: list[ActorMemory]) -> str:
+    """What the two columns are, and how well they are known."""
+    words = f"longest step: completions {PEAK_STEP:g} times the mean; at most: all as long as the settings allow"
+    if any(memory.on_gpu for memory in memories):
+        return f"{words}. GPU memory is computed from shapes and allowances; it was never compared with a measurement."
+    return f"{words}. Libraries are measured footprints."
 
 
 def _batch_section(design: TrainDesign) -> Section:
@@ -115,7 +125,8 @@ def _batch_section(design: TrainDesign) -> Section:
             f"{work.window_groups:,} groups under way",
         ),
     )
-    return Section("Batch", rows, ("", "expected", "at most"), (1, 2))
+    lengths = "expected lengths are assumed unless --expect or --recorded gave them"
+    return Section("Batch", rows, ("", "expected", "at most"), (1, 2), lengths)
 
 
 def _per_minibatch(load: StepLoad) -> str:
@@ -126,7 +137,7 @@ def _disk_section(design: TrainDesign) -> Section:
     disk, checkpoint = design.disk_bytes, design.config.checkpoint
     rows = [
         ("a checkpoint", size(disk["one"]), f"every {checkpoint.every_n_steps} steps"),
-        ("kept", size(disk["kept"]), f"{checkpoint.keep_last} checkpoints, and one more while it is written"),
+        ("kept", size(disk["kept"]), f"{checkpoint.keep_last} checkpoints; one more while it is written"),
     ]
     if checkpoint.export:
         rows.append(("the specialist", size(disk["export"]), "float32"))
