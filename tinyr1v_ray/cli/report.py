@@ -30,11 +30,11 @@ def run(options: argparse.Namespace) -> int:
     from tinyr1v_ray.evaluation.report.page import write_report
 
     written = write_report(options.folder)
-    print("\n".join([*_say(written.contents), f"report: {written.path}"]))
+    print("\n".join([*say(written.contents), f"report: {written.path}"]))
     return 0
 
 
-def _say(contents: Contents) -> list[str]:
+def say(contents: Contents) -> list[str]:
     """Accuracy and tokens of every model for which all benchmarks are there, the claims, and what is missing."""
     width = max((len(label) for label in contents.labels.values()), default=5)
     lines = [f"{'model':<{width}}  {'accuracy, % (95 %)':>21}  {'tokens':>7}"] if contents.rows else []

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tinyr1v_ray.cli.report import say
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -38,5 +40,5 @@ def run(options: argparse.Namespace) -> int:
 
     summary = run_pipeline(config, sys.argv)
     print(f"{summary.num_stages} stages, {summary.num_found} of them done before")
-    print(f"report: {summary.report}")
+    print("\n".join([*say(summary.report.contents), f"report: {summary.report.path}"]))
     return 0

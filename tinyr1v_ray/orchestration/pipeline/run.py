@@ -14,7 +14,7 @@ from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import RunFolderError
-from tinyr1v_ray.evaluation.report.page import write_report
+from tinyr1v_ray.evaluation.report.page import WrittenReport, write_report
 from tinyr1v_ray.orchestration import merge_job
 from tinyr1v_ray.orchestration.cluster import check_room, connected, resources
 from tinyr1v_ray.orchestration.evaluation_job import evaluate_model, plan_engines
@@ -38,7 +38,7 @@ class PipelineSummary:
     """Where everything lies, and how many of the stages were there already."""
 
     folder: Path
-    report: Path
+    report: WrittenReport
     num_stages: int
     num_found: int
 
@@ -65,7 +65,7 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
                 with connected(config.cluster):
                     asyncio.run(_Run(config, index, waiting, display, command).to_the_end())
             display.line("writing the report")
-            return PipelineSummary(folder, write_report(folder).path, len(graph.stages), num_found)
+            return PipelineSummary(folder, write_report(folder), len(graph.stages), num_found)
 
 
 def stage_placement(stage: Stage) -> Placement:
