@@ -260,7 +260,9 @@ def test_a_job_is_one_command_that_the_command_line_accepts(path: Path) -> None:
     words = shlex.split(spec["entrypoint"])
     assert words[0] == "tinyr1v"
     options = build_parser().parse_args(words[1:])
-    assert options.overrides == ["run.folder=/shared/runs"], "settings are in the configuration, not here"
+    grows = bool(spec["rayClusterSpec"].get("enableInTreeAutoscaling"))
+    surroundings = ["run.folder=/shared/runs", *(["cluster.autoscaling=true"] if grows else [])]
+    assert options.overrides == surroundings, "settings are in the configuration, not here"
     mounts = [mount["mountPath"] for mount in pods_of(spec["rayClusterSpec"])[0][2]["containers"][0]["volumeMounts"]]
     if options.config.is_absolute():
         assert str(options.config.parent) in mounts
