@@ -143,10 +143,12 @@ def estimate_time(
     if stated.learn:
         learn_s = load.completion_tokens / stated.learn
     publish_s = given.PUBLISH_FIXED_S[kind] + size * shape.num_parameters / given.PUBLISH_BYTES_PER_S[kind]
-    num_items = config.evaluation.num_items if config.data.evaluation else 0
-    held_out_s = generate_seconds(shape, power, num_items / engines, num_items / engines, load.lengths)
+    before_after, looks = _held_out_items(config)
+    held_out_s = 2 * generate_seconds(shape, power, before_after / engines, before_after / engines, load.lengths)
+    slice_items = config.evaluation.num_slice_items
+    held_out_s += looks * generate_seconds(shape, power, slice_items / engines, slice_items / engines, load.lengths)
     if stated.generate:
-        held_out_s = num_items * load.lengths.completion / stated.generate
+        held_out_s = (2 * before_after + looks * slice_items) * load.lengths.completion / stated.generate
     return StepTime(
         generate_s=generate_s,
         learn_s=learn_s,
@@ -155,9 +157,18 @@ def estimate_time(
         overlapped=config.run.max_staleness > 0,
         num_steps=config.run.num_steps,
         start_s=given.START_S[kind],
-        held_out_s=2 * held_out_s if num_items else 0.0,
+        held_out_s=held_out_s if before_after or looks else 0.0,
         source=stated.source or assumed_rates(accelerator),
     )
+
+
+def _held_out_items(config: TrainConfig) -> tuple[int, int]:
+    """Items of the summary, and how often the slice is answered on the way."""
+    evaluation = config.evaluation
+    if not config.data.evaluation:
+        return 0, 0
+    looks = config.run.num_steps // evaluation.every_n_steps if evaluation.every_n_steps else 0
+    return evaluation.num_items, looks
 
 
 def assumed_rates(accelerator: Accelerator | None) -> str:

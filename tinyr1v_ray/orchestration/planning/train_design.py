@@ -53,10 +53,24 @@ class TrainDesign:
 
     @property
     def disk_bytes(self) -> dict[str, float]:
-        """What the run's folder grows to: the checkpoints kept, one being written, and the specialist."""
+        """What the run's folder grows to: checkpoints kept, one being written, the best model (two while it changes),
+        and the specialist."""
         one = checkpoint_bytes(self.config, self.shape)
         export = export_bytes(self.shape) if self.config.checkpoint.export else 0.0
-        return {"one": one, "kept": self.config.checkpoint.keep_last * one, "being written": one, "export": export}
+        best = 2 * export_bytes(self.shape) if self.config.evaluation.every_n_steps else 0.0
+        return {
+            "best": best,
+            "one": one,
+            "kept": self.config.checkpoint.keep_last * one,
+            "being written": one,
+            "export": export,
+        }
+
+    @property
+    def total_disk_bytes(self) -> float:
+        """Free space that the run needs."""
+        disk = self.disk_bytes
+        return disk["kept"] + disk["being written"] + disk["best"] + disk["export"]
 
 
 def design_training(

@@ -139,9 +139,11 @@ def _disk_section(design: TrainDesign) -> Section:
         ("a checkpoint", size(disk["one"]), f"every {checkpoint.every_n_steps} steps"),
         ("kept", size(disk["kept"]), f"{checkpoint.keep_last} checkpoints; one more while it is written"),
     ]
+    if disk["best"]:
+        rows.append(("the best model", size(disk["best"]), "float32, two copies while it changes"))
     if checkpoint.export:
         rows.append(("the specialist", size(disk["export"]), "float32"))
-    total = disk["kept"] + disk["being written"] + disk["export"]
+    total = design.total_disk_bytes
     rows.append(("free space needed", size(total), f"in {design.config.run.folder}"))
     return Section("Disk", tuple(rows), numeric=(1,))
 
@@ -154,7 +156,7 @@ def train_figures(design: TrainDesign, time: StepTime) -> dict[str, Any]:
         "num_parameters": design.shape.num_parameters,
         "seats": seat_figures(design.seating),
         "memory": [memory_figures(memory) for memory in design.memories.values()],
-        "disk_bytes": disk["kept"] + disk["being written"] + disk["export"],
+        "disk_bytes": design.total_disk_bytes,
         "checkpoint_bytes": disk["one"],
         "export_bytes": disk["export"],
         "batch": {name: _load_figures(load) for name, load in (("expected", expected), ("most", most))},
