@@ -22,6 +22,9 @@ from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES
 from tinyr1v_ray.evaluation.report.trainings import Curve
 from tinyr1v_ray.evaluation.statistics import Estimate
 
+SMOOTHED_FROM = 15
+"""Steps from which on a curve is drawn as means over neighbouring steps, with the steps themselves behind."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -42,15 +45,29 @@ def curve_chart(curves: Sequence[Curve], what: str, domain: str) -> Picture:
         for number, curve in enumerate(curves):
             colour = COLOURS.get(curve.algorithm, SERIES[number % len(SERIES)])
             name = ALGORITHM_NAMES.get(curve.algorithm, curve.algorithm)
-            drawn.axes.plot(curve.steps, curve.mean, color=colour, label=name, linestyle=("-", "--", "-.")[number % 3])
+            style = ("-", "--", "-.")[number % 3]
+            drawn.axes.plot(curve.steps, curve.mean, color=colour, linewidth=0.7, alpha=0.45)
+            drawn.axes.plot(curve.steps, neighbour_means(curve.mean), color=colour, label=name, linestyle=style)
             if curve.num_seeds > 1:
                 drawn.axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
         drawn.axes.set_xlabel("step")
         drawn.axes.set_title(what, loc="left")
         drawn.axes.margins(x=0.02)
         if len(curves) > 1:
-            drawn.axes.legend(loc="best", handlelength=2.4)
+            drawn.axes.figure.legend(loc="outside upper right", ncols=len(curves), handlelength=2.4, columnspacing=1.2)
     return finished(drawn)
+
+
+def neighbour_means(values: np.ndarray, num_each_side: int = 2) -> np.ndarray:
+    """Mean of each value and its neighbours, of fewer at the ends; a short curve is left as it is.
+
+    >>> neighbour_means(np.arange(20.0))[[0, 1, 10, 19]].tolist()
+    [1.0, 1.5, 10.0, 18.0]
+    """
+    if len(values) < SMOOTHED_FROM:
+        return values
+    places = range(len(values))
+    return np.array([values[max(0, place - num_each_side) : place + num_each_side + 1].mean() for place in places])
 
 
 def frontier_chart(points: Sequence[Point], domain: str) -> Picture:
