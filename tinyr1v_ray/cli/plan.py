@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,13 +76,13 @@ def run(options: argparse.Namespace) -> int:
         shape=options.shape,
     )
     plan = make_plan(request)
-    if options.json:
-        print(plan_json(plan))
-    else:
-        lines = plan_lines(plan)
-        if options.show_settings:
-            lines += ["", "Resolved settings", *settings_lines(plan.settings)]
-        print("\n".join(lines))
+    text = plan_json(plan) if options.json else "\n".join(plan_lines(plan))
+    if options.show_settings and not options.json:
+        text = "\n".join([text, "", "Resolved settings", *settings_lines(plan.settings)])
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 2 if plan.problems and options.cluster is not None else 0
 
 

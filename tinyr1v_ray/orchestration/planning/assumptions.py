@@ -60,7 +60,7 @@ LONGEST_OVER_MEAN = 4.0
 """The longest completion of a step over the mean one; engines wait for it with ever fewer sequences."""
 CPU_FLOPS_PER_S, CPU_BYTES_PER_S = 100e9, 10e9
 """Of one core: peak in float32 (AVX-512), memory bandwidth."""
-CPU_LEARN_FLOPS_SHARE = 0.6
+CPU_LEARN_FLOPS_SHARE = 0.35
 PUBLISH_BYTES_PER_S, PUBLISH_FIXED_S = {"gpu": 10e9, "cpu": 1e9}, {"gpu": 2.0, "cpu": 0.1}
 """New weights: gathered, sent and checked."""
 DISK_BYTES_PER_S = 1e9

@@ -29,7 +29,7 @@ from tinyr1v_ray.orchestration.planning.fits import (
 from tinyr1v_ray.orchestration.planning.memory import EngineNeeds, driver_memory, engine_memory, kv_sequences
 from tinyr1v_ray.orchestration.planning.plan import Plan, PlanRequest, Section
 from tinyr1v_ray.orchestration.planning.seats import take_seats
-from tinyr1v_ray.orchestration.planning.shapes import ModelShape, find_shape
+from tinyr1v_ray.orchestration.planning.shapes import ModelShape, find_shape, stand_in_note
 from tinyr1v_ray.orchestration.planning.timing import assumed_rates, engine_power, generate_seconds, stated_throughput
 from tinyr1v_ray.orchestration.planning.train_sections import (
     memory_figures,
@@ -99,7 +99,14 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
         problems=problems,
         change=_change(config, cluster, shape, lengths, items) if problems else "",
         sections=(
-            _answers_section(config, items, lengths, run_s, gpu_hours, stated.source or assumed_rates(on_gpu)),
+            _answers_section(
+                config,
+                items,
+                lengths,
+                run_s,
+                gpu_hours,
+                stated.source or f"{assumed_rates(on_gpu)}; better: --throughput generate=N",
+            ),
             seats_section(seating, cluster),
             *memory_sections(memories),
         ),
@@ -113,6 +120,7 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
             "memory": [memory_figures(each) for each in memories],
         },
         settings=config.model_dump(mode="json"),
+        warnings=stand_in_note(config.model.path, shape),
     )
 
 
@@ -140,9 +148,7 @@ def _answers_section(
         ("tokens of a prompt", count(lengths.prompt), f"expected, {count(lengths.image)} of them image"),
         ("answer tokens", count(rows * lengths.completion), f"expected, at most {count(most)}"),
     ]
-    return Section(
-        f"Answers ({source or 'times by assumption; better: --throughput generate=N'})", tuple(table), (), (1,)
-    )
+    return Section("Answers", tuple(table), numeric=(1,), footer=source)
 
 
 def _lengths(config: EvaluateConfig, shape: ModelShape, expect: Mapping[str, float]) -> Lengths:

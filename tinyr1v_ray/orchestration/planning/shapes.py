@@ -190,6 +190,11 @@ def find_shape(path: str, fallback: str = "") -> ModelShape:
     )
 
 
+def stand_in_note(path: str, shape: ModelShape) -> tuple[str, ...]:
+    """What to tell of a model whose shapes are another's."""
+    return () if shape.name == path else (f"{path} is not here yet: planned with the shapes of {shape.name}",)
+
+
 def _named_size(path: str) -> str:
     """The known model of the size that a folder's name says, for models that are yet to be made: runs/tiny_r1v_3b."""
     size = re.search(r"(?<![A-Za-z0-9])(\d+)[bB](?![A-Za-z0-9])", Path(path).name)

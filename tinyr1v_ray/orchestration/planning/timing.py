@@ -158,7 +158,7 @@ def estimate_time(
         num_steps=config.run.num_steps,
         start_s=given.START_S[kind],
         held_out_s=held_out_s if before_after or looks else 0.0,
-        source=stated.source or assumed_rates(accelerator),
+        source=stated.source or f"{assumed_rates(accelerator)}; better: --throughput or --recorded RUN",
     )
 
 
@@ -181,7 +181,7 @@ def assumed_rates(accelerator: Accelerator | None) -> str:
     return (
         f"assumed: learning at {given.LEARN_FLOPS_SHARE:.0%} and reading prompts at {given.PREFILL_FLOPS_SHARE:.0%} of "
         f"{accelerator.bf16_flops_per_s / 1e12:.0f} TFLOP/s, writing at {given.DECODE_BANDWIDTH_SHARE:.0%} of "
-        f"{accelerator.memory_bytes_per_s / 1e12:.2f} TB/s; better: --throughput or --recorded RUN"
+        f"{accelerator.memory_bytes_per_s / 1e12:.2f} TB/s"
     )
 
 

@@ -12,7 +12,7 @@ from tinyr1v_ray.orchestration.planning.fits import nearest_change
 from tinyr1v_ray.orchestration.planning.memory import kv_sequences
 from tinyr1v_ray.orchestration.planning.plan import Plan, PlanRequest
 from tinyr1v_ray.orchestration.planning.recorded import read_recorded
-from tinyr1v_ray.orchestration.planning.shapes import find_shape
+from tinyr1v_ray.orchestration.planning.shapes import find_shape, stand_in_note
 from tinyr1v_ray.orchestration.planning.timing import StepTime, engine_power, estimate_time, stated_throughput
 from tinyr1v_ray.orchestration.planning.train_design import TrainDesign, design_training
 from tinyr1v_ray.orchestration.planning.train_sections import train_figures, train_sections
@@ -50,7 +50,7 @@ def plan_train_settings(config: TrainConfig, request: PlanRequest, cluster: Clus
         sections=train_sections(design, time),
         figures=train_figures(design, time),
         settings=config.model_dump(mode="json"),
-        warnings=_warnings(design, time),
+        warnings=stand_in_note(config.model.path, shape) + _warnings(design, time),
     )
 
 
