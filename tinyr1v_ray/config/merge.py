@@ -139,8 +139,8 @@ class MergeConfig(Settings):
     """Folder to be created."""
     recipe: RecipeConfig = RecipeConfig()
     recipes: dict[str, RecipeConfig] = Field(default_factory=dict)
-    """Several at once: name -> recipe, each written to output/name; every tensor is read once (TIES alone reads one above 384 MiB three
-    times)."""
+    """Several at once: name -> recipe, each written to output/name; every tensor is read once (TIES alone reads one
+    above 384 MiB three times)."""
     donor: str = "base"
     """Whose config, processor, tokenizer and chat template the output gets: `base`, or an expert's number (from 0)."""
     shard_mib: int = Field(default=4096, ge=1)
