@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from planning_checks import assert_memory_as_planned
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
 TINYR1V = str(Path(sys.executable).with_name("tinyr1v"))
@@ -138,6 +139,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) ->
     summary = json.loads((whole.run_folder / "summary.json").read_text())
     assert summary["before"][0]["num_items"] == summary["after"][0]["num_items"] == 20
     assert set(Path("/dev/shm").glob("tinyr1v-*")) <= in_memory_before, "weights were left in memory"
+    assert_memory_as_planned(whole.run_folder)
 
 
 @pytest.mark.parametrize("max_staleness", [2])
@@ -163,3 +165,4 @@ def test_a_run_survives_the_death_of_each_kind_of_actor(tmp_path: Path, max_stal
     log = run.log.read_text()
     assert re.search(r"rollout-\d is replaced", log) and "attempt 1 ended" in log
     assert "Traceback" not in log
+    assert_memory_as_planned(run.run_folder)
