@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from tinyr1v_ray.config.base import Settings, known_keys, load_settings, parse_settings, read_yaml, write_settings
+from tinyr1v_ray.config.base import (
+    Settings,
+    known_keys,
+    load_settings,
+    parse_settings,
+    put_over,
+    read_yaml,
+    write_settings,
+)
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
@@ -171,3 +179,21 @@ def test_settings_are_frozen_and_explained():
         for name, field in section.model_fields.items():
             is_section = isinstance(field.annotation, type) and issubclass(field.annotation, Settings)
             assert is_section or field.description, f"{section.__name__}.{name} is not explained"
+
+
+def test_flags_are_put_over_the_files_settings():
+    tree = {"base": "a", "job": {"device": "cpu", "num_workers": 1}, "recipe": {"amm": {"steps": 3}}}
+    flags = {("base",): "b", ("job", "num_workers"): 0, ("recipe", "method"): "ties", ("output",): None}
+    assert put_over(tree, flags) == {
+        "base": "b",
+        "job": {"device": "cpu", "num_workers": 0},
+        "recipe": {"amm": {"steps": 3}, "method": "ties"},
+    }
+    assert tree == {"base": "a", "job": {"device": "cpu", "num_workers": 1}, "recipe": {"amm": {"steps": 3}}}
+
+
+def test_a_flag_makes_its_section_and_leaves_a_wrong_one_to_the_schema():
+    assert put_over({"job": None}, {("job", "num_workers"): 0}) == {"job": {"num_workers": 0}}
+    assert put_over({"job": "fast"}, {("job", "num_workers"): 0}) == {"job": "fast"}
+    with pytest.raises(ConfigError, match="job is 'fast'"):
+        parse_settings(MergeConfig, {"base": "a", "output": "b", "job": "fast"})

@@ -43,11 +43,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate or score again, and print the figures."""
-    from tinyr1v_ray.config.base import parse_settings, read_yaml
+    from tinyr1v_ray.config.base import parse_settings, put_over, read_yaml
     from tinyr1v_ray.config.evaluate import EvaluateConfig
     from tinyr1v_ray.errors import ConfigError
 
-    tree = _with_flags(read_yaml(options.config) if options.config else {}, options)
+    tree = put_over(read_yaml(options.config) if options.config else {}, _flags(options))
     if options.rescore is not None:
         overrides = [f"judge.{key}={value}" for key, value in tree.pop("judge", {}).items()] + options.overrides
         if tree or not all(override.startswith(("judge.", "progress=")) for override in overrides):
@@ -68,9 +68,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _with_flags(tree: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The file's mapping with what the flags say put over it."""
-    flags = {
+def _flags(options: argparse.Namespace) -> dict[tuple[str, ...], Any]:
+    """What the flags say, by the setting's keys; None where a flag is not given."""
+    return {
         ("model", "path"): options.model,
         ("benchmarks",): options.benchmarks
         and [name.strip() for name in options.benchmarks.split(",") if name.strip()],
@@ -83,14 +83,6 @@ def _with_flags(tree: dict[str, Any], options: argparse.Namespace) -> dict[str, 
         ("judge", "url"): options.judge_url,
         ("judge", "model"): options.judge_model,
     }
-    for keys, value in flags.items():
-        if value is None:
-            continue
-        section = tree
-        for key in keys[:-1]:
-            section = section.setdefault(key, {})
-        section[keys[-1]] = value
-    return tree
 
 
 def _say(summary: EvaluationSummary) -> list[str]:

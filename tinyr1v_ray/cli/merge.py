@@ -48,11 +48,11 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check, plan, merge, say what came out."""
-    from tinyr1v_ray.config.base import parse_settings, read_yaml
+    from tinyr1v_ray.config.base import parse_settings, put_over, read_yaml
     from tinyr1v_ray.config.merge import MergeConfig
 
     tree = read_yaml(options.config) if options.config else {}
-    config = parse_settings(MergeConfig, _with_flags(tree, options), options.overrides)
+    config = parse_settings(MergeConfig, put_over(tree, _flags(options)), options.overrides)
 
     from tinyr1v_ray.orchestration import merge_job
     from tinyr1v_ray.orchestration.merge_progress import MergeProgress
@@ -70,9 +70,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _with_flags(tree: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The file's mapping with what the flags say put over it."""
-    flags = {
+def _flags(options: argparse.Namespace) -> dict[tuple[str, ...], Any]:
+    """What the flags say, by the setting's keys; None where a flag is not given."""
+    return {
         ("base",): options.base,
         ("experts",): options.expert,
         ("output",): options.output,
@@ -83,14 +83,6 @@ def _with_flags(tree: dict[str, Any], options: argparse.Namespace) -> dict[str, 
         ("job", "num_workers"): options.num_workers,
         ("job", "device"): options.device,
     }
-    for keys, value in flags.items():
-        if value is None:
-            continue
-        section = tree
-        for key in keys[:-1]:
-            section = section.setdefault(key, {})
-        section[keys[-1]] = value
-    return tree
 
 
 def _say(summary: MergeSummary) -> list[str]:

@@ -7,7 +7,7 @@ error that names the nearest known one.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +49,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"config file {path} holds a {type(tree).__name__}; a config is a YAML mapping; fix it")
     return {str(key): value for key, value in tree.items()}
+
+
+def put_over(tree: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """A mapping with values put over it by their keys, sections made where they lack; None leaves what is there.
+
+    Something else than a section where one is needed stays, for the schema to refuse. `tree` itself is not changed.
+
+    >>> put_over({"job": {"device": "cpu"}}, {("job", "num_workers"): 2, ("base",): None})
+    {'job': {'device': 'cpu', 'num_workers': 2}}
+    """
+    result = dict(tree)
+    for (key, *rest), value in values.items():
+        if value is None:
+            continue
+        inner = result.get(key) or {}
+        if not rest:
+            result[key] = value
+        elif isinstance(inner, Mapping):
+            result[key] = put_over(inner, {tuple(rest): value})
+    return result
 
 
 def parse_settings(schema: type[SchemaT], tree: dict[str, Any], overrides: Sequence[str] = ()) -> SchemaT:
