@@ -27,7 +27,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/test_architecture.py tests/config tests/algorithms/test_lipo.py tests/algorithms/test_baselines.py tests/telemetry tests/evaluation/test_statistics.py tests/loop tests/data/test_batching.py tests/rewards/test_extract.py tests/rewards/test_structured.py tests/rewards/test_score.py
+	$(BIN)/pytest -q tests/test_architecture.py tests/config/test_settings.py tests/config/test_reference.py tests/algorithms/test_lipo.py tests/algorithms/test_baselines.py tests/telemetry tests/evaluation/test_statistics.py tests/evaluation/test_comparison.py tests/loop tests/data/test_batching.py tests/rewards/test_extract.py tests/rewards/test_structured.py tests/rewards/test_score.py
 
 test: install
 	$(BIN)/pytest -q --durations=15

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import resource
 import socket
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ from tinyr1v_ray.types import LearnerUpdate, Prompt, RolloutGroup, ScoredGroup, 
 
 
 def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory of this process so far; what its parent had before does not count, as in ru_maxrss."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return float(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def free_endpoint() -> tuple[str, int]:
