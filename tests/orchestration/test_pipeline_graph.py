@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,7 @@ def test_a_benchmark_without_its_file_is_refused_before_anything_runs(tmp_path):
 def test_done_stages_are_found_again_and_a_changed_recipe_does_not_forget_them(tmp_path):
     config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
     folder = recipe_folder(config)
-    folder.mkdir()
+    (folder / "stages").mkdir(parents=True)
     found = build_graph(config)
     index = Index(folder, config, found)
     stage = found.stages[0]
@@ -202,3 +203,50 @@ def test_a_failed_stage_ends_the_others_and_is_the_error(tmp_path):
     with pytest.raises(LearnerError, match="broken"):
         run(graph(tmp_path), 2.0, work)
     assert cancelled == ["train/math/seed0"]
+
+
+def test_what_was_made_of_a_result_that_is_made_again_is_made_again_too(tmp_path):
+    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
+    folder = recipe_folder(config)
+    (folder / "stages").mkdir(parents=True)
+    found = build_graph(config)
+
+    def run_waiting(only=lambda stage: True):
+        index, run_now = Index(folder, config, found), []
+        for stage in found.stages:
+            if index.states[stage.id] is not State.DONE and only(stage):
+                index.begin(stage)
+                run_now.append(stage.id)
+                assert not (stage.folder / "old").exists(), "nothing of the old result is left to go on with"
+                stage.folder.mkdir(parents=True, exist_ok=True)
+                (stage.folder / "old").touch()
+                index.finish(stage)
+        return set(run_now)
+
+    assert len(run_waiting()) == len(found.stages) and run_waiting() == set()
+    by_id = {stage.id: stage for stage in found.stages}
+    shutil.rmtree(by_id["train/math/seed0"].folder)
+    assert run_waiting(lambda stage: stage.id == "train/math/seed0") == {"train/math/seed0"}  # and then it is killed
+    later = {
+        "train/then_ocr",
+        "merge/specialists",
+        "evaluate/math",
+        "evaluate/then_ocr",
+        "evaluate/amm",
+        "evaluate/ties",
+    }
+    assert run_waiting() == {f"{name}/seed0" for name in later}
+    assert run_waiting() == set()
+
+
+def test_a_killed_stage_goes_on_with_what_it_has(tmp_path):
+    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
+    folder = recipe_folder(config)
+    (folder / "stages").mkdir(parents=True)
+    found = build_graph(config)
+    stage = found.stages[0]
+    Index(folder, config, found).begin(stage)
+    stage.folder.mkdir(parents=True)
+    (stage.folder / "checkpoint").touch()
+    Index(folder, config, found).begin(stage)
+    assert (stage.folder / "checkpoint").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
+import shutil
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -33,30 +35,43 @@ class State(StrEnum):
 class Index:
     """The states of a graph's stages, written whenever one changes.
 
-    That a stage is done is noted beside its folder, so that it is found again by a recipe that was changed and changed
-    back.
+    A note beside each stage's folder says of which results the stage was made, by a name that every result gets anew.
+    So a stage is found again by a recipe that was changed and changed back, but not when something that it was made of
+    has been made again since: training twice does not give the same model.
     """
 
     def __init__(self, folder: Path, config: PipelineConfig, graph: Graph) -> None:
         self._folder, self._config, self._graph = folder, config, graph
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._begun_s: dict[str, float] = {}
-        notes = {stage.id: _read_note(stage) for stage in graph.stages}
-        self.states = {name: State.DONE if note else State.WAITING for name, note in notes.items()}
-        self._seconds: dict[str, float] = {name: float(note.get("seconds", 0.0)) for name, note in notes.items()}
+        self._results: dict[str, str] = {}
+        self.states: dict[str, State] = {}
+        self._seconds: dict[str, float] = {}
+        for stage in graph.stages:
+            note = _read_note(stage)
+            done = bool(note.get("result")) and stage.folder.is_dir() and note.get("made_of") == self._made_of(stage)
+            self.states[stage.id] = State.DONE if done else State.WAITING
+            if done:
+                self._results[stage.id], self._seconds[stage.id] = note["result"], float(note["seconds"])
 
     def begin(self, stage: Stage) -> None:
-        """The stage runs from now on."""
+        """The stage runs from now on; what lies in its folder is removed unless it was made of the same results."""
+        made_of = self._made_of(stage)
+        if _read_note(stage).get("made_of") != made_of:
+            shutil.rmtree(stage.folder, ignore_errors=True)
+            shutil.rmtree(stage.folder.with_name(f".{stage.folder.name}.partial"), ignore_errors=True)
+        self._write_note(stage, {"made_of": made_of})
         self._begun_s[stage.id] = time.monotonic()
         self._set(stage, State.RUNNING)
 
     def finish(self, stage: Stage) -> float:
         """The stage's result is whole; returns its seconds, those of killed attempts not counted."""
-        self._seconds[stage.id] = time.monotonic() - self._begun_s[stage.id]
-        note = {"fingerprint": stage.fingerprint, "seconds": round(self._seconds[stage.id], 3)}
-        replace_file(_note(stage), to_json(note) + "\n")
+        seconds = time.monotonic() - self._begun_s[stage.id]
+        self._results[stage.id], self._seconds[stage.id] = secrets.token_hex(8), seconds
+        note = {"made_of": self._made_of(stage), "result": self._results[stage.id], "seconds": round(seconds, 3)}
+        self._write_note(stage, note)
         self._set(stage, State.DONE)
-        return self._seconds[stage.id]
+        return seconds
 
     def fail(self, stage: Stage) -> None:
         """The stage ended without a result."""
@@ -73,6 +88,13 @@ class Index:
         }
         replace_file(self._folder / INDEX, to_json(rows, indent=2) + "\n")
 
+    def _made_of(self, stage: Stage) -> dict[str, str]:
+        """The results that the stage needs, by stage; empty names for those that are not there yet."""
+        return {"fingerprint": stage.fingerprint, **{need: self._results.get(need, "") for need in stage.needs}}
+
+    def _write_note(self, stage: Stage, note: Mapping[str, Any]) -> None:
+        replace_file(_note(stage), to_json(note) + "\n")
+
     def _set(self, stage: Stage, state: State) -> None:
         self.states[stage.id] = state
         self.write()
@@ -87,7 +109,7 @@ class Index:
             "fingerprint": stage.fingerprint,
             "needs": list(stage.needs),
             "state": str(self.states[stage.id]),
-            "seconds": self._seconds[stage.id] if self.states[stage.id] is State.DONE else None,
+            "seconds": self._seconds.get(stage.id),
         }
 
     def _model_row(self, model: Model) -> dict[str, Any]:
@@ -128,14 +150,13 @@ def describe(model: Model, settings: Settings | None, config: PipelineConfig) ->
 
 
 def _note(stage: Stage) -> Path:
-    return stage.folder.with_name(f"{stage.folder.name}.done.json")
+    return stage.folder.with_name(f"{stage.folder.name}.stage.json")
 
 
-def _read_note(stage: Stage) -> Mapping[str, Any]:
-    """Empty when the stage is not done, or its folder is gone."""
+def _read_note(stage: Stage) -> dict[str, Any]:
+    """Empty when there is none, or none that can be read."""
     try:
         note = json.loads(_note(stage).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    same = isinstance(note, dict) and note.get("fingerprint") == stage.fingerprint and stage.folder.is_dir()
-    return note if same else {}
+    return note if isinstance(note, dict) else {}
