@@ -142,8 +142,8 @@ def test_done_stages_are_found_again_and_a_changed_recipe_does_not_forget_them(t
     index = Index(folder, config, found)
     stage = found.stages[0]
     assert index.states[stage.id] is State.WAITING
-    stage.folder.mkdir(parents=True)
     index.begin(stage)
+    stage.folder.mkdir(parents=True)
     index.finish(stage)
     assert Index(folder, config, found).states[stage.id] is State.DONE
     changed = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)}, ["train.run.num_steps=3"])
