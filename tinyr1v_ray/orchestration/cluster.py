@@ -20,15 +20,22 @@ _CONNECT_TIMEOUT_S = 5.0
 
 
 @contextmanager
-def connected(settings: ClusterSettings) -> Iterator[None]:
+def connected(
+    settings: ClusterSettings, *, setting: str = "cluster.address", object_store_bytes: int | None = None
+) -> Iterator[None]:
     """Be connected to the cluster; one that was started here ends with the block.
 
+    A process that is connected already stays as it is. `setting` is what messages call the address;
+    `object_store_bytes` is for a cluster that is started here (None: Ray's own share of the memory).
     Raises PlacementError when a named cluster does not answer.
     """
+    if ray.is_initialized():
+        yield
+        return
     address = cluster_address(settings.address)
     if reason := unreachable(address or ""):
         raise PlacementError(
-            f"nobody answers at {address}: {reason}; cluster.address (or RAY_ADDRESS) names a running cluster or is "
+            f"nobody answers at {address}: {reason}; {setting} (or RAY_ADDRESS) names a running cluster or is "
             "empty; start the cluster, open its port, or correct the address"
         )
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -36,6 +43,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
         ray.init(
             address=address or "local",  # without an address Ray would join whatever cluster it finds on the machine
             num_cpus=None if address else settings.num_cpus or None,
+            object_store_memory=None if address else object_store_bytes,
             include_dashboard=False if address is None else None,
             log_to_driver=False,  # actors' output is in Ray's log folder; what a user must know is raised
             logging_level=logging.ERROR,
@@ -44,7 +52,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise PlacementError(
-            f"Ray cluster {address or 'on this machine'} is not available: {reason}; cluster.address names a running "
+            f"Ray cluster {address or 'on this machine'} is not available: {reason}; {setting} names a running "
             "cluster (a cluster with token authentication needs RAY_AUTH_MODE=token and its token here too) or is "
             "empty; correct it"
         ) from error

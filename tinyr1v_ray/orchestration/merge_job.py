@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 
 from tinyr1v_ray.config.merge import JobConfig, MergeConfig
+from tinyr1v_ray.config.surroundings import ClusterSettings
 from tinyr1v_ray.errors import PlacementError
 from tinyr1v_ray.merging.estimate import measure_rates
 from tinyr1v_ray.merging.local_run import local_runner
@@ -25,13 +25,14 @@ from tinyr1v_ray.merging.session import (
     run_merge,
 )
 from tinyr1v_ray.miniature.base import base_model_folder
-from tinyr1v_ray.orchestration.cluster import cluster_address
+from tinyr1v_ray.orchestration.cluster import connected
 from tinyr1v_ray.orchestration.merge_workers import ray_runner
 
 MINIATURE = "miniature"
 _LOCAL_FLOPS = 3e12
 """Below this (a minute of one core at 50 GFLOP/s) starting workers costs more than it saves."""
 _OBJECT_STORE_BYTES = 128 << 20
+"""Of a cluster that is started for a merge: only the plan goes through it."""
 
 
 @dataclass(frozen=True)
@@ -91,44 +92,23 @@ def describe(prepared: PreparedMerge) -> list[str]:
 
 
 def run_merge_job(prepared: PreparedMerge, listener: Listener | None = None) -> MergeSummary:
-    """Carry out a prepared merge. A local cluster is started for it unless `job.ray_address` names one."""
+    """Carry out a prepared merge, in this process or on Ray workers.
+
+    They run where this process is connected already, else on the cluster of `job.ray_address` (or of the Ray job that
+    this is), else on one that is started here for the merge.
+    """
     job = prepared.config.job
     resources = choose_resources(prepared.plan, job)
     check_memory(make_bundles(prepared.plan, (), ()), resources.memory_bytes)
     if resources.num_workers == 0:
         return run_merge(prepared, local_runner(resources.num_threads, resources.memory_bytes), listener or Silent())
-    ours = _connect(job, resources, prepared.plan)
-    try:
+    here = ClusterSettings(
+        address=job.ray_address or "",
+        num_cpus=max(os.cpu_count() or 1, resources.num_workers * prepared.plan.threads_per_task),
+    )
+    with connected(here, setting="job.ray_address", object_store_bytes=_OBJECT_STORE_BYTES):
         _check_cluster(prepared.plan)
         return run_merge(prepared, ray_runner(resources.num_workers, resources.memory_bytes), listener or Silent())
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-def _connect(job: JobConfig, resources: MergeResources, plan: MergePlan) -> bool:
-    """Connect unless this process already is; whether the connection is ours to close.
-
-    Inside a Ray job (RAY_ADDRESS) the job's cluster is used.
-    """
-    if ray.is_initialized():
-        return False
-    address = cluster_address(job.ray_address)
-    own: dict[str, Any] = {
-        "num_cpus": max(os.cpu_count() or 1, resources.num_workers * plan.threads_per_task),
-        "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES,
-    }
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else own))
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise PlacementError(
-            f"Ray cluster {address or 'on this machine'} is not available: {reason}; job.ray_address names a running "
-            "cluster (one with token authentication needs RAY_AUTH_MODE=token and its token here too) or is not set; "
-            "correct it"
-        ) from error
-    return True
 
 
 def _check_cluster(plan: MergePlan) -> None:
