@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tinyr1v_ray.config.own_function import load_function
 from tinyr1v_ray.config.train import RewardSettings
 from tinyr1v_ray.errors import ConfigError
-from tinyr1v_ray.rewards.score import build_scorer, check_domains, load_user_function, read_user_score
+from tinyr1v_ray.rewards.score import build_scorer, check_domains, read_user_score
 
 RIGHT = "<think>3+4</think><answer>7</answer>"
 
@@ -72,7 +73,7 @@ def test_a_users_function_gives_the_answer_term() -> None:
 )
 def test_bad_import_paths_are_config_errors(path: str) -> None:
     with pytest.raises(ConfigError, match=r"reward\.function"):
-        load_user_function(path)
+        load_function("reward.function", path)
 
 
 @pytest.mark.parametrize("returned", [np.float32(0.5), np.array(0.5), 0.5, {"score": 0.5}, {"score": 0.5, "part": 7}])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tinyr1v_ray.merging.session import MergeSummary
 
-METHODS = "amm, wudi, average, task_arithmetic, ties, dare, iso_c"
+METHODS = "amm, wudi, average, task_arithmetic, ties, dare, iso_c, function"
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,7 +50,9 @@ def run(options: argparse.Namespace) -> int:
     """Check, plan, merge, say what came out."""
     from tinyr1v_ray.config.base import parse_settings, put_over, read_yaml
     from tinyr1v_ray.config.merge import MergeConfig
+    from tinyr1v_ray.config.own_function import look_here
 
+    look_here()
     tree = read_yaml(options.config) if options.config else {}
     config = parse_settings(MergeConfig, put_over(tree, _flags(options)), options.overrides)
 

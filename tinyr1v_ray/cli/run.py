@@ -31,9 +31,10 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run what is missing, say where the report is."""
     from tinyr1v_ray.config.base import load_settings
+    from tinyr1v_ray.config.own_function import look_here
     from tinyr1v_ray.config.pipeline import PipelineConfig
 
-    sys.path.insert(0, str(Path.cwd()))  # a user's own scoring function lies where the user stands
+    look_here()
     config = load_settings(PipelineConfig, options.config, options.overrides)
 
     from tinyr1v_ray.orchestration.pipeline.run import run_pipeline

@@ -36,9 +36,10 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Load the configuration, train, print the summary."""
     from tinyr1v_ray.config.base import load_settings
+    from tinyr1v_ray.config.own_function import look_here
     from tinyr1v_ray.config.train import TrainConfig
 
-    sys.path.insert(0, str(Path.cwd()))  # a user's own scoring function lies where the user stands
+    look_here()
     config = load_settings(TrainConfig, options.config, options.overrides)
 
     from tinyr1v_ray.orchestration.training import TrainRequest, run_training

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tinyr1v_ray.config.base import Settings
 
-Method = Literal["amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c"]
+Method = Literal["amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c", "function"]
 FloatName = Literal["float32", "float64"]
 
 
@@ -52,7 +52,10 @@ class RecipeConfig(Settings):
     """One way to merge, and so one output folder."""
 
     method: Method = "amm"
-    """How task vectors become one."""
+    """How task vectors become one; `function` is a method of your own."""
+    function: str = ""
+    """Of `function`: `package.module:function` that takes the K task vectors of a linear layer (float32 tensors of one
+    shape, in the order of the experts) and returns the merged one, the same one every time."""
     amm: AmmConfig = AmmConfig()
     """Settings of `amm` and `wudi`. What is left open takes the method's own default, which for `wudi` is `WUDI`."""
     solver: Literal["adam", "spectral"] = "adam"
@@ -72,8 +75,8 @@ class RecipeConfig(Settings):
     vision: Literal["optimise", "average", "base"] = "optimise"
     """Linears of the vision tower and its merger: by the method, averaged, or left as in the base."""
     others: Literal["average", "base", "sum"] | None = None
-    """Embeddings, head, norms, biases, convolutions. Not set: `average` for amm, wudi and iso_c, the method itself for
-    the methods that work entry by entry."""
+    """Embeddings, head, norms, biases, convolutions. Not set: `average` for amm, wudi, iso_c and function, the method
+    itself for the methods that work entry by entry."""
     output_dtype: Literal["float32", "bfloat16"] = "float32"
     """What is stored; bfloat16 loses much of a small task vector, which `merge.json` measures."""
     rounding: Literal["nearest", "stochastic"] = "nearest"
@@ -90,6 +93,11 @@ class RecipeConfig(Settings):
 
     @model_validator(mode="after")
     def _switches_that_would_be_ignored(self) -> Self:
+        if bool(self.function) != (self.method == "function"):
+            raise ValueError(
+                f"function is {self.function!r} with method {self.method}; method function and a function "
+                "(package.module:function) go together; set both or none"
+            )
         if self.amm != AmmConfig() and self.method not in ("amm", "wudi"):
             raise ValueError(f"amm.* is set for method {self.method}; only amm and wudi use it; remove it")
         if self.solver == "spectral" and self.method not in ("amm", "wudi"):

@@ -5,10 +5,11 @@ task_arithmetic  scale * sum (arXiv 2212.04089)
 ties             keep the largest entries of each, elect a sign, average what agrees (arXiv 2306.01708)
 dare             drop entries at random, rescale, then scale * sum (arXiv 2311.03099)
 iso_c            the sum with all singular values set to their mean (arXiv 2502.04959), matrices only
+function         the user's own (`own_method.py`), matrices only
 
-All but iso_c work entry by entry and so on any block of a tensor, given what must be known of the whole tensor first
-(TIES' thresholds): `BlockMerger` is fed block by block and holds nothing but a block. How a tensor is cut (`blocks.py`)
-belongs to the definition: DARE's masks are seeded by tensor, expert and block.
+All but the last two work entry by entry and so on any block of a tensor, given what must be known of the whole tensor
+first (TIES' thresholds): `BlockMerger` is fed block by block and holds nothing but a block. How a tensor is cut
+(`blocks.py`) belongs to the definition: DARE's masks are seeded by tensor, expert and block.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.merging.amm import MergedLayer, merge_task_vectors
 from tinyr1v_ray.merging.blocks import row_blocks
+from tinyr1v_ray.merging.own_method import FUNCTION, merge_by_function
 from tinyr1v_ray.merging.task_vectors import Vectors, dense, total
 
 _LOW_BITS = 16
@@ -42,6 +44,9 @@ def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, recipe: RecipeConfi
         return layer
     if recipe.method == "iso_c":
         return MergedLayer(iso_c(task_vectors_K).mul_(recipe.factor), (0.0,))
+    if recipe.method == FUNCTION:
+        merged = merge_by_function(task_vectors_K, recipe.function, name)
+        return MergedLayer(merged.mul_(recipe.factor), (0.0,))
     stack = torch.stack([dense(vector).float() for vector in task_vectors_K])
     num, rows, columns = stack.shape
     blocks = [(number, stack[:, a:b].reshape(num, -1)) for number, a, b in row_blocks(rows, columns)]

@@ -20,11 +20,14 @@ from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.merging.amm import MergedLayer
 from tinyr1v_ray.merging.baselines import BlockMerger, magnitudes_at_densities, merge_matrix, seed_of
-from tinyr1v_ray.merging.plan import SOLVED, MergePlan, Place, TensorTask, Treatment
+from tinyr1v_ray.merging.layout import Place
+from tinyr1v_ray.merging.own_method import FUNCTION, of_every_expert, require_same_function
+from tinyr1v_ray.merging.plan import SOLVED, MergePlan, TensorTask, Treatment
 from tinyr1v_ray.merging.records import DeltaTable, TensorRecord, make_record
 from tinyr1v_ray.merging.rounding import to_output
 from tinyr1v_ray.merging.safetensors_file import DTYPES, MERGEABLE, open_input, read_rows, write_at
 from tinyr1v_ray.merging.sources import TensorSource
+from tinyr1v_ray.merging.task_vectors import Vectors
 
 
 def execute_task(plan: MergePlan, index: int, folder: Path) -> list[TensorRecord]:
@@ -67,7 +70,11 @@ def _execute_solved(plan: MergePlan, task: TensorTask, source: TensorSource, fol
         recipe = plan.recipes[treatment.recipe]
         if treatment.form is not None:
             recipe = recipe.model_copy(update={"form": treatment.form})
-        layer = merge_matrix(vectors, recipe, task.name)
+        given: Vectors = vectors
+        if treatment.rule == FUNCTION:
+            require_same_function(recipe.function, plan.functions[recipe.function])
+            given = of_every_expert(vectors, present, len(task.experts))
+        layer = merge_matrix(given, recipe, task.name)
         output = _Output(plan, task, treatment, place, folder)
         output.solution(layer.task_vector.reshape(-1).to("cpu", torch.float32), layer, present)
         records += _emit(source, [output])

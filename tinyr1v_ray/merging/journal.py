@@ -22,7 +22,8 @@ from typing import Any, Protocol
 import xxhash
 
 from tinyr1v_ray.errors import CheckpointError, RunFolderError
-from tinyr1v_ray.merging.plan import MergePlan, Place
+from tinyr1v_ray.merging.layout import Place
+from tinyr1v_ray.merging.plan import MergePlan
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.safetensors_file import DTYPES, read_header
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from tinyr1v_ray.config.merge import RecipeConfig
@@ -18,13 +18,14 @@ from tinyr1v_ray.merging.accounting import LedgerEntry, Source
 from tinyr1v_ray.merging.blocks import CHUNK_ELEMENTS
 from tinyr1v_ray.merging.costs import Cost, MatrixShape, choose_form, matrix_cost
 from tinyr1v_ray.merging.forms import FormName
+from tinyr1v_ray.merging.layout import Place, Shard, lay_out
 from tinyr1v_ray.merging.lora import LowRankRef
 from tinyr1v_ray.merging.names import MATRIX_KINDS, Kind
-from tinyr1v_ray.merging.safetensors_file import Stamp, TensorRef, header_bytes
+from tinyr1v_ray.merging.safetensors_file import Stamp, TensorRef
 
 Action = Literal["merged", "averaged", "copied", "refused"]
 ENTRYWISE = ("average", "task_arithmetic", "ties", "dare")
-SOLVED = ("amm", "wudi", "iso_c")
+SOLVED = ("amm", "wudi", "iso_c", "function")
 """Rules that need a whole matrix in memory."""
 _HELD_BYTES = 384 << 20
 """Up to this size a tensor and its task vectors are held in memory where TIES would read them three times."""
@@ -37,19 +38,9 @@ class Treatment:
     recipe: str
     action: Action
     rule: str
-    """amm, wudi, iso_c, average, sum, task_arithmetic, ties, dare, or base."""
+    """amm, wudi, iso_c, function, average, sum, task_arithmetic, ties, dare, or base."""
     form: FormName | None
     reason: str
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an output tensor goes: a shard, relative to the output folder, and the byte where it begins."""
-
-    shard: str
-    offset: int
-    dtype: str
-    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -86,15 +77,6 @@ class TaskCost:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """An output file, relative to the output folder: its header (which is the layout) and its size."""
-
-    path: str
-    header: bytes
-    nbytes: int
-
-
-@dataclass(frozen=True)
 class MergePlan:
     """All that a worker needs to carry out any task."""
 
@@ -102,6 +84,8 @@ class MergePlan:
     refused: tuple[LedgerEntry, ...]
     shards: tuple[Shard, ...]
     recipes: dict[str, RecipeConfig]
+    functions: dict[str, str]
+    """Methods of the user's own, as `recipe.function` has them -> SHA-256 of their source."""
     device: Literal["cpu", "cuda"]
     threads_per_task: int
     fingerprint: str
@@ -122,10 +106,14 @@ def make_plan(
     recipes: Mapping[str, RecipeConfig],
     *,
     shard_bytes: int,
+    functions: Mapping[str, str] | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     threads_per_task: int = 1,
 ) -> MergePlan:
-    """Tasks, places and fingerprint. Raises MergeError when nothing is left to write."""
+    """Tasks, places and fingerprint. Raises MergeError when nothing is left to write.
+
+    `functions` is needed of a plan that is carried out, not of one that is only looked at.
+    """
     entries = [entry for entry in ledger if entry.fate != "refuse" and entry.base is not None]
     if not entries:
         raise MergeError("the base holds no tensor; a merge needs weights; check the base folder")
@@ -135,7 +123,7 @@ def make_plan(
     shards: list[Shard] = []
     places: dict[str, list[Place]] = {entry.name: [] for entry in entries}
     for name, recipe in recipes.items():
-        shards.extend(_lay_out(entries, name, recipe, shard_bytes, places))
+        shards.extend(lay_out(entries, name, recipe, shard_bytes, places))
     tasks = []
     for index, entry in enumerate(entries):
         assert entry.base is not None
@@ -148,8 +136,10 @@ def make_plan(
             )
         )  # fmt: skip
     refused = tuple(entry for entry in ledger if entry.fate == "refuse")
-    fingerprint = _fingerprint(tasks, shards, recipes, device, threads_per_task)
-    return MergePlan(tuple(tasks), refused, tuple(shards), dict(recipes), device, threads_per_task, fingerprint)
+    plan = MergePlan(
+        tuple(tasks), refused, tuple(shards), dict(recipes), dict(functions or {}), device, threads_per_task, ""
+    )
+    return replace(plan, fingerprint=_fingerprint(plan))
 
 
 def _treat(entry: LedgerEntry, name: str, recipe: RecipeConfig) -> Treatment:
@@ -184,36 +174,6 @@ def _matrix_shape(entry: LedgerEntry) -> MatrixShape:
     rows, columns = entry.base.shape
     ranks = (s.rank if isinstance(s, LowRankRef) else None for s in entry.experts if s is not None)
     return MatrixShape(rows, columns, tuple(ranks))
-
-
-def _lay_out(
-    entries: Sequence[LedgerEntry], name: str, recipe: RecipeConfig, shard_bytes: int, places: dict[str, list[Place]]
-) -> list[Shard]:
-    """Fill shards in the base's order, wider types first (the format wants aligned tensors without holes)."""
-    stored = {"float32": "F32", "bfloat16": "BF16"}[recipe.output_dtype]
-    sized: list[tuple[LedgerEntry, TensorRef, str, int]] = []
-    for entry in entries:
-        assert entry.base is not None
-        dtype = entry.base.dtype if entry.fate == "copy" and entry.base.numel else stored
-        item = entry.base.item_bytes if dtype != stored else {"F32": 4, "BF16": 2}[stored]
-        sized.append((entry, entry.base, dtype, entry.base.numel * item))
-    sized.sort(key=lambda s: -(s[3] // max(s[1].numel, 1)))
-    groups: list[list[tuple[LedgerEntry, TensorRef, str, int]]] = [[]]
-    for item_ in sized:
-        if groups[-1] and sum(s[3] for s in groups[-1]) + item_[3] > shard_bytes:
-            groups.append([])
-        groups[-1].append(item_)
-    shards = []
-    for number, group in enumerate(groups, start=1):
-        file = "model.safetensors" if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        path = f"{name}/{file}" if name else file
-        header = header_bytes([(ref.name, dtype, ref.shape, nbytes) for _, ref, dtype, nbytes in group])
-        offset = len(header)
-        for entry, _, dtype, nbytes in group:
-            places[entry.name].append(Place(path, offset, dtype, nbytes))
-            offset += nbytes
-        shards.append(Shard(path, header, offset))
-    return shards
 
 
 def _held_bytes(entry: LedgerEntry) -> int:
@@ -254,6 +214,9 @@ def task_cost(
             side, other = sorted(ref.shape)
             flops += 40 * other * side**2
             solving = max(solving, 4 * ref.numel * (num + 4) + 16 * side**2)
+        elif treatment.rule == "function":  # unknown: as if it went over its task vectors a few times
+            flops, traffic = flops + 10 * num * ref.numel, traffic + 4 * ref.numel * 10 * num
+            solving = max(solving, 4 * ref.numel * (3 * num + 4))
         elif treatment.rule == "ties":
             traffic += 4 * ref.numel * 6 * num
     read = ref.nbytes + sum(source.nbytes for source in entry.experts if source is not None)
@@ -264,19 +227,14 @@ def _solver_cost(entry: LedgerEntry, recipe: RecipeConfig, treatment: Treatment)
     return matrix_cost(_matrix_shape(entry), recipe.amm, recipe.solver, treatment.form or "gram")
 
 
-def _fingerprint(
-    tasks: Sequence[TensorTask],
-    shards: Sequence[Shard],
-    recipes: Mapping[str, RecipeConfig],
-    device: str,
-    threads_per_task: int,
-) -> str:
+def _fingerprint(plan: MergePlan) -> str:
     content = {
-        "tasks": [{k: v for k, v in asdict(task).items() if k != "cost"} for task in tasks],
-        "shards": [[shard.path, shard.nbytes] for shard in shards],
-        "recipes": {name: recipe.model_dump(mode="json") for name, recipe in recipes.items()},
-        "device": device,
-        "threads": threads_per_task,
+        "tasks": [{k: v for k, v in asdict(task).items() if k != "cost"} for task in plan.tasks],
+        "shards": [[shard.path, shard.nbytes] for shard in plan.shards],
+        "recipes": {name: recipe.model_dump(mode="json") for name, recipe in plan.recipes.items()},
+        "functions": plan.functions,
+        "device": plan.device,
+        "threads": plan.threads_per_task,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -17,6 +17,8 @@ def describe_plan(plan: MergePlan, rates: MachineRates | None, num_workers: int)
         lines += _by_kind(plan, name)
     if plan.refused:
         lines.append(f"not written: {len(plan.refused)}, first {plan.refused[0].name} ({plan.refused[0].reason})")
+    for path, sha256 in plan.functions.items():
+        lines.append(f"own method   {path} (source {sha256[:12]}); its arithmetic is not known and hardly estimated")
     flops = sum(task.cost.flops for task in plan.tasks)
     read = sum(task.cost.read_bytes for task in plan.tasks)
     memory = max(task.cost.memory_bytes for task in plan.tasks)

@@ -28,6 +28,7 @@ from tinyr1v_ray.merging.assets import (
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.merging.execute import allocate
 from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, sync_to_disk, verify_output
+from tinyr1v_ray.merging.own_method import function_hashes, try_functions
 from tinyr1v_ray.merging.plan import MergePlan, input_files, make_plan
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.report import REPORT, make_report, unchanged_experts, write_report
@@ -125,11 +126,13 @@ def prepare_merge(config: MergeConfig, base: Path) -> PreparedMerge:
         ledger,
         config.named_recipes,
         shard_bytes=config.shard_mib << 20,
+        functions=function_hashes(config.named_recipes.values()),
         device=config.job.device,
         threads_per_task=config.job.threads_per_task,
     )
     prepared = PreparedMerge(config, base, paths, donor, output, plan, tuple(conflicts(donor, [base, *paths])))
     _check_output(prepared)
+    try_functions(plan)
     return prepared
 
 
@@ -252,6 +255,8 @@ def _publish(prepared: PreparedMerge, folder: Path, journal: Journal) -> MergeSu
         report = make_report(
             recipe, own, [_refused(entry) for entry in prepared.plan.refused], _context(prepared, journal, own)
         )
+        if recipe.function:
+            report["recipe"]["function_sha256"] = prepared.plan.functions[recipe.function]
         write_report(report, target)
         counts[name] = report["counts"]
         warnings += [f"{name}: {line}" if name else line for line in report["warnings"]]

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from tinyr1v_ray.config.merge import JobConfig
+from tinyr1v_ray.config.own_function import search_path
 from tinyr1v_ray.errors import DeadlineError, PlacementError, TinyR1VError
 from tinyr1v_ray.merging.local_run import execute_bundle
 from tinyr1v_ray.merging.plan import MergePlan
@@ -63,11 +64,14 @@ class WorkerPool:
         self._plan_ref = ray.put(plan)
         self._folder = str(folder)
         threads = str(plan.threads_per_task)
+        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        if plan.functions:  # a worker finds the user's own method where this process does
+            environment["PYTHONPATH"] = search_path()
         self._remote = ray.remote(MergeWorker).options(
             num_cpus=plan.threads_per_task,
             num_gpus=1 if plan.device == "cuda" else 0,
             max_restarts=0,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+            runtime_env={"env_vars": environment},
         )
         self._slots = [_Slot(number, None) for number in range(num_workers)]
         self._refs: dict[Any, _Slot] = {}

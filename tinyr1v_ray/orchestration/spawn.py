@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 
+from tinyr1v_ray.config.own_function import search_path
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.orchestration.actors import LearnerActor, RolloutActor, ScorerActor
 from tinyr1v_ray.orchestration.placement import ActorSpec
@@ -27,8 +26,7 @@ def spawn_rollout(
 
 def spawn_scorer(spec: ActorSpec, config: TrainConfig) -> ActorHandle:
     """A scorer; it holds no state, the pool replaces it. It finds a user's function where the driver would."""
-    paths = [path or str(Path.cwd()) for path in sys.path]
-    return _spawn(ScorerActor, spec, 1, config, PYTHONPATH=os.pathsep.join(paths))
+    return _spawn(ScorerActor, spec, 1, config, PYTHONPATH=search_path())
 
 
 def spawn_learner(spec: ActorSpec, config: TrainConfig, model_folder: Path) -> ActorHandle:

@@ -15,6 +15,7 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
+from tinyr1v_ray.config.own_function import told
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.rewards.score import AnswerScorer, build_scorer
 from tinyr1v_ray.rewards.wire import receive_message, send_message
@@ -52,11 +53,6 @@ def _build(channel: socket.socket, rules: Any) -> AnswerScorer | None:
     except ConfigError as error:
         send_message(channel, {"refused": str(error)})
         return None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - supervision: a user's module may raise anything
-        send_message(
-            channel, {"refused": f"reward.function {rules.function}: {describe(error)}; it must import; fix it"}
-        )
-        return None
     send_message(channel, {"ready": os.getpid()})
     return scorer
 
@@ -65,17 +61,8 @@ def _score(scorer: AnswerScorer, item: list[str]) -> dict[str, Any]:
     try:
         score = scorer(*item)
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - supervision: costs one item
-        return {"failure": describe(error)}
+        return {"failure": told(error)}
     return {"total": score.total, "parts": dict(score.parts), "correct": score.correct}
-
-
-def describe(error: BaseException) -> str:
-    """One line, at most 300 characters."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - supervision: the error is the user's class
-        text = ""
-    return f"{type(error).__name__}: {text}"[:300]
 
 
 if __name__ == "__main__":

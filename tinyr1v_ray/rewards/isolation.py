@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from tinyr1v_ray.config.own_function import search_path
 from tinyr1v_ray.config.train import RewardSettings
 from tinyr1v_ray.errors import ConfigError, RewardError
 from tinyr1v_ray.rewards.score import check_domains
@@ -130,8 +131,7 @@ class _Child:
     def __init__(self) -> None:
         self._channel, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
-        paths = dict.fromkeys(path or str(os.getcwd()) for path in sys.path)  # noqa: PTH109 - as text, for PYTHONPATH
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": search_path(), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "tinyr1v_ray.rewards.child", str(theirs.fileno()), str(lifeline)]
         with theirs:
             self._process = subprocess.Popen(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
+from tinyr1v_ray.config.own_function import load_function
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.rewards.extract import extract_answer
 from tinyr1v_ray.rewards.format import format_score
@@ -55,7 +55,9 @@ class AnswerScorer:
 
     def __init__(self, rules: ScoringRules) -> None:
         self._rules = rules
-        self._user_function = load_user_function(rules.function) if rules.function else None
+        self._user_function: UserFunction | None = (
+            load_function("reward.function", rules.function) if rules.function else None
+        )
         check_domains(rules, rules.format_weights)
 
     def __call__(self, text: str, answer: str, question: str, domain: str) -> Score:
@@ -86,23 +88,6 @@ def check_domains(rules: ScoringRules, domains: Iterable[str]) -> None:
         raise ConfigError(
             f"domain {unknown[0]!r} has no reward; the known domains are {', '.join(sorted(ANSWER_TERMS))}; {remedy}"
         )
-
-
-def load_user_function(path: str) -> UserFunction:
-    """The function at `package.module:function`; raises ConfigError when it is not there."""
-    module_name, separator, function_name = path.partition(":")
-    if not separator or not module_name or not function_name:
-        raise ConfigError(f"reward.function is {path!r}; it is written package.module:function; correct it")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"reward.function {path} cannot be imported: {reason}; its module is found through PYTHONPATH; correct it"
-        ) from error
-    if not callable(function):
-        raise ConfigError(f"reward.function {path} is a {type(function).__name__}; it is a function; correct it")
-    return function
 
 
 def read_user_score(returned: object) -> tuple[float, dict[str, float], bool]:

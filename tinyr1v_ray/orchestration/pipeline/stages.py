@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from tinyr1v_ray.config.base import SchemaT, Settings, parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.own_function import function_sha256
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError
@@ -139,6 +140,8 @@ class _Builder:
             start = self._training(training.start_from, seed, trained)
         settings = train_settings(self._config, name, seed, start.folder)
         inputs = {source: source_identity(source) for source in (*settings.data.train, *settings.data.evaluation)}
+        if settings.reward.function:
+            inputs["reward.function"] = function_sha256("reward.function", settings.reward.function)
         same = plain(settings, "cluster", "telemetry", "checkpoint")
         same["run"] = plain(settings.run, "name", "folder")
         same["model"] = plain(settings.model, "path")
@@ -165,6 +168,8 @@ class _Builder:
         same = plain(settings, "output", "base", "experts", "job")
         same["arithmetic"] = [settings.job.device, settings.job.threads_per_task]
         inputs = [model_identity(self._config.base), *(expert.identity for expert in experts)]
+        own = [recipe.function for recipe in merge.recipes.values() if recipe.function]
+        inputs += [function_sha256("recipe.function", path) for path in own]
         digest = fingerprint({"version": VERSION, "inputs": inputs, "settings": same})
         folder = self._stage_folder("merge", "specialists", seed, digest)
         settings = settings.model_copy(update={"output": str(folder)})

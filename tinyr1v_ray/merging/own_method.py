@@ -1,0 +1,93 @@
+"""A merge method of the user's own: called on one matrix, checked, and tried before anything is written.
+
+It is any function of K task vectors [out, in], float32, in the order of the experts, with zeros for an expert that
+leaves the matrix alone. It gets copies, so it may work in place. What it returns becomes a model's weights, so it is
+held to shape and finiteness; and since a merge can be repeated and continued, to returning the same every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.config.own_function import function_sha256, load_function, told
+from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.merging.plan import MergePlan, TensorTask
+from tinyr1v_ray.merging.sources import TensorSource
+from tinyr1v_ray.merging.task_vectors import TaskVector, Vectors, dense
+
+FUNCTION = "function"
+"""The method's name, and its rule's."""
+_SETTING = "recipe.function"
+
+
+def function_hashes(recipes: Iterable[RecipeConfig]) -> dict[str, str]:
+    """Every own method of the recipes -> SHA-256 of its source; raises ConfigError for what cannot be imported."""
+    return {recipe.function: function_sha256(_SETTING, recipe.function) for recipe in recipes if recipe.function}
+
+
+def require_same_function(path: str, sha256: str) -> None:
+    """Raise MergeError where this process finds another function under the name than the plan was made with."""
+    if function_sha256(_SETTING, path) != sha256:
+        raise MergeError(
+            f"{_SETTING} {path} has another source here than where the merge was planned; a merge has one method; "
+            "make it the same on all nodes and start the merge again"
+        )
+
+
+def merge_by_function(vectors_K: Sequence[Tensor] | Vectors, path: str, name: str = "") -> Tensor:
+    """What the function returns, as a float32 tensor of its own; `name` is the matrix's, for messages.
+
+    Raises MergeError for anything else than a finite tensor of the task vectors' shape, and for what the function
+    raises.
+    """
+    function = load_function(_SETTING, path)
+    given = [dense(vector).float().clone() for vector in vectors_K]
+    shape, where = tuple(given[0].shape), f"{_SETTING} {path} on {name or 'a matrix'}"
+    try:
+        merged = function(given)
+    except (Exception, SystemExit) as error:  # supervision: a user's function may raise anything
+        raise MergeError(
+            f"{where} raised {told(error)}; it merges {len(vectors_K)} task vectors; correct it"
+        ) from error
+    if not isinstance(merged, Tensor) or tuple(merged.shape) != shape:
+        seen = f"a tensor {list(merged.shape)}" if isinstance(merged, Tensor) else f"a {type(merged).__name__}"
+        raise MergeError(
+            f"{where} returned {seen}; the merged task vector is a tensor of the shape of each, {list(shape)}; "
+            "correct it"
+        )
+    if merged.is_complex() or not bool(torch.isfinite(merged).all()):
+        raise MergeError(f"{where} returned numbers that are not finite and real; weights must be; correct it")
+    return merged.detach().to(torch.float32, copy=True)
+
+
+def of_every_expert(vectors: Vectors, present: Sequence[int], num_experts: int) -> list[TaskVector]:
+    """Task vectors by expert, zeros where one is not `present`."""
+    by_number = dict(zip(present, vectors, strict=True))
+    zero = torch.zeros(vectors[0].shape, device=vectors[0].device)
+    return [by_number.get(index, zero) for index in range(num_experts)]
+
+
+def try_functions(plan: MergePlan) -> None:
+    """Call every own method twice on the smallest matrix that it will merge; raises MergeError (see the module)."""
+    for name, recipe in plan.recipes.items():
+        tasks = [task for task in plan.tasks if recipe.function and _is_merged_by_it(task, name)]
+        if not tasks:
+            continue
+        task = min(tasks, key=lambda each: each.base.numel)
+        with TensorSource(task) as source:
+            source.hold()
+            vectors_K = of_every_expert(*source.vectors("cpu"), len(task.experts))
+        first, second = (merge_by_function(vectors_K, recipe.function, task.name) for _ in range(2))
+        if not torch.equal(first, second):
+            raise MergeError(
+                f"{_SETTING} {recipe.function} on {task.name} returned other numbers when it was called again; a "
+                "merge must come out the same every time; seed a generator of its own in every call"
+            )
+
+
+def _is_merged_by_it(task: TensorTask, recipe: str) -> bool:
+    return any(treatment.recipe == recipe and treatment.rule == FUNCTION for treatment in task.treatments)
