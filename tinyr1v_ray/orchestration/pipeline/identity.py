@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tinyr1v_ray.config.base import Settings
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.miniature.base import base_model_folder
 from tinyr1v_ray.miniature.build import DATA_SEED, DATA_VERSION
@@ -28,17 +30,37 @@ def model_identity(path: str) -> str:
 
 
 def source_identity(text: str) -> str:
-    """Of a data source: the content of files and folders, the version of the miniature's, a hub name as it is."""
+    """Of a data source: the content of files and folders, the version of the miniature's, a hub name as it is.
+
+    Images that a table names by path are not read for it: name their folder as the source, or rename the table, when
+    they change.
+    """
     if text.startswith(f"{MINIATURE}:"):
         return f"{text} version {DATA_VERSION} seed {DATA_SEED}"
     path = Path(text).expanduser()
     return _content(path) if path.exists() else text
 
 
-def plain(value: Any, *left_out: str) -> dict[str, Any]:
-    """Settings as plain values without the keys that leave results as they are."""
-    tree: dict[str, Any] = value.model_dump(mode="json")
-    return {key: item for key, item in tree.items() if key not in left_out}
+def plain(settings: Settings) -> dict[str, Any]:
+    """Settings as plain values."""
+    tree: dict[str, Any] = settings.model_dump(mode="json")
+    return tree
+
+
+def without(tree: Mapping[str, Any], left_out: Sequence[str], prefix: str = "") -> dict[str, Any]:
+    """The tree without dotted keys, and without sections (written with a dot at the end).
+
+    >>> without({"run": {"name": "a", "seed": 0}, "cluster": {"address": ""}}, ["run.name", "cluster."])
+    {'run': {'seed': 0}}
+    """
+    kept: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and f"{key}." not in left_out:
+            kept[name] = without(value, left_out, f"{key}.")
+        elif not isinstance(value, Mapping) and key not in left_out:
+            kept[name] = value
+    return kept
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +16,7 @@ from tinyr1v_ray.config.base import Settings
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.orchestration.pipeline.identity import MINIATURE
 from tinyr1v_ray.orchestration.pipeline.stages import BASE, Graph, Model, Stage
 from tinyr1v_ray.telemetry.records import replace_file, to_json
@@ -55,9 +56,17 @@ class Index:
                 self._results[stage.id], self._seconds[stage.id] = note["result"], float(note["seconds"])
 
     def begin(self, stage: Stage) -> None:
-        """The stage runs from now on; what lies in its folder is removed unless it was made of the same results."""
-        made_of = self._made_of(stage)
-        if _read_note(stage).get("made_of") != made_of:
+        """The stage runs from now on; what it made of other results before is removed.
+
+        Raises RunFolderError for a folder that it has no note of.
+        """
+        made_of, note = self._made_of(stage), _read_note(stage)
+        if not note and stage.folder.exists():
+            raise RunFolderError(
+                f"{stage.folder} exists, and {_note(stage).name} beside it does not; a recipe goes on only with what "
+                "it made itself; move the folder away, or put the file back"
+            )
+        if note and note.get("made_of") != made_of:
             shutil.rmtree(stage.folder, ignore_errors=True)
             shutil.rmtree(stage.folder.with_name(f".{stage.folder.name}.partial"), ignore_errors=True)
         self._write_note(stage, {"made_of": made_of})
@@ -73,9 +82,9 @@ class Index:
         self._set(stage, State.DONE)
         return seconds
 
-    def fail(self, stage: Stage) -> None:
-        """The stage ended without a result."""
-        self._set(stage, State.FAILED)
+    def give_up(self, stage: Stage, error: BaseException) -> None:
+        """The stage ended without a result: it failed, or was interrupted and waits to go on."""
+        self._set(stage, State.FAILED if isinstance(error, Exception) else State.WAITING)
 
     def write(self) -> None:
         """Replace `recipe.json`."""
@@ -139,14 +148,20 @@ def describe(model: Model, settings: Settings | None, config: PipelineConfig) ->
     if not isinstance(settings, TrainConfig):
         return {"role": BASE, "algorithm": "", "domains": [], "boost": None, "start_from": ""}
     algorithm = settings.algorithm.name
-    domains = [source.rpartition(":")[2] for source in settings.data.train]
     return {
         "role": "specialist" if model.name in config.merge.experts else "baseline",
         "algorithm": algorithm,
-        "domains": domains if len(domains) > 1 else [settings.data.domain],
+        "domains": _domains(settings, config.trainings[model.name].domains),
         "boost": settings.algorithm.lipo.boost if algorithm == "lipo" else None,
         "start_from": config.trainings[model.name].start_from,
     }
+
+
+def _domains(settings: TrainConfig, named: Sequence[str]) -> list[str]:
+    """As named in the recipe, else as the sources of the miniature say, else the one that all items have."""
+    prefix = f"{MINIATURE}:"
+    of_sources = [text.removeprefix(prefix) for text in settings.data.train if text.startswith(prefix)]
+    return list(dict.fromkeys(named or of_sources or [settings.data.domain]))
 
 
 def _note(stage: Stage) -> Path:

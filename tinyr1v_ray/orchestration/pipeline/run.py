@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.evaluation.report.page import WrittenReport, write_report
+from tinyr1v_ray.merging.session import BundleResult
 from tinyr1v_ray.orchestration import merge_job
 from tinyr1v_ray.orchestration.cluster import check_room, connected, resources
 from tinyr1v_ray.orchestration.evaluation_job import evaluate_model, plan_engines
@@ -27,7 +30,7 @@ from tinyr1v_ray.orchestration.placement import Placement, plan_placement
 from tinyr1v_ray.orchestration.training import TrainRequest, train_specialist
 from tinyr1v_ray.telemetry.display import Bar, Display
 from tinyr1v_ray.telemetry.progress import format_duration
-from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, locked
+from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, LOCK_FILE, locked
 
 _TYPICAL_S = {"train": 120.0, "merge": 30.0, "evaluate": 30.0}
 """How long kinds of stages take in proportion to each other, for the time left."""
@@ -69,7 +72,7 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
 
 
 def stage_placement(stage: Stage) -> Placement:
-    """The actors that a stage starts; a merge runs in this process or fits itself to the cluster."""
+    """The actors that a stage starts; a merge fits itself to the cluster."""
     if isinstance(stage.settings, TrainConfig):
         return plan_placement(stage.settings)
     if isinstance(stage.settings, EvaluateConfig):
@@ -77,15 +80,18 @@ def stage_placement(stage: Stage) -> Placement:
     return Placement((), (), ())
 
 
-def stage_need(stage: Stage) -> Need:
-    """What a stage holds of the cluster while it runs; a merge one core, for its arithmetic."""
+def stage_need(stage: Stage) -> Need | None:
+    """What a stage holds of the cluster while it runs; None for a merge, which takes all there is."""
+    if isinstance(stage.settings, MergeConfig):
+        return None
     actors = stage_placement(stage).actors
-    return Need(sum(actor.num_cpus for actor in actors) or 1.0, sum(actor.num_gpus for actor in actors))
+    return Need(sum(actor.num_cpus for actor in actors), sum(actor.num_gpus for actor in actors))
 
 
 def _open_folder(config: PipelineConfig) -> Path:
     folder = recipe_folder(config)
-    if folder.exists() and any(folder.iterdir()) and not (folder / INDEX).is_file():
+    others = {path.name for path in folder.iterdir()} - {STAGES, CONFIG_FILE, LOCK_FILE} if folder.is_dir() else set()
+    if others and not (folder / INDEX).is_file():
         raise RunFolderError(
             f"{folder} holds something else (no {INDEX}); a recipe has a folder of its own; choose another name"
         )
@@ -112,19 +118,17 @@ class _Run:
         for stage in self._waiting:
             if (placement := stage_placement(stage)).actors:
                 check_room(placement, self._config.cluster)
-        total, _ = resources()
         needs = {stage.id: stage_need(stage) for stage in self._waiting}
-        cluster = Need(total.get("CPU", 0.0), total.get("GPU", 0.0))
         with self._display.bar("recipe", self._num_stages) as bar:
             bar.update(self._num_done, f"{self._num_done}/{self._num_stages} stages")
-            await run_stages(self._waiting, needs, cluster, lambda stage: self._carry_out(stage, bar))
+            await run_stages(self._waiting, needs, _cluster, lambda stage: self._carry_out(stage, bar))
 
     async def _carry_out(self, stage: Stage, bar: Bar) -> None:
         self._index.begin(stage)
         try:
             await self._result(stage)
-        except Exception:
-            self._index.fail(stage)
+        except BaseException as error:
+            self._index.give_up(stage, error)
             raise
         seconds = self._index.finish(stage)
         self._num_done += 1
@@ -145,7 +149,7 @@ class _Run:
         elif isinstance(settings, EvaluateConfig):
             await evaluate_model(settings, display)
         elif isinstance(settings, MergeConfig):
-            await asyncio.to_thread(_merge, settings, display)
+            await _merged(settings, display)
 
     def _left_s(self) -> float:
         """From the time taken so far, as if stages kept to their proportions."""
@@ -153,11 +157,48 @@ class _Run:
         return passed_s / self._typical_done_s * (self._typical_s - self._typical_done_s)
 
 
-def _merge(settings: MergeConfig, display: Display) -> None:
+def _cluster() -> Need:
+    """What the cluster has now; one that grows has more later."""
+    total, _ = resources()
+    return Need(total.get("CPU", 0.0), total.get("GPU", 0.0))
+
+
+async def _merged(settings: MergeConfig, display: Display) -> None:
+    """A merge in a thread; when the recipe ends, it stops after the tensor at hand, and goes on there the next time."""
+    stop = threading.Event()
+    work = asyncio.ensure_future(asyncio.to_thread(_merge, settings, display, stop))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        with suppress(_Stopped):
+            await work
+        raise
+
+
+class _Stopped(Exception):
+    """A merge was told to stop."""
+
+
+class _StoppableProgress(MergeProgress):
+    """Ends the merge from within when it is told to."""
+
+    def __init__(self, display: Display, stop: threading.Event) -> None:
+        super().__init__(display)
+        self._stop = stop
+
+    def on_result(self, result: BundleResult) -> None:
+        """The result is in the journal already."""
+        super().on_result(result)
+        if self._stop.is_set():
+            raise _Stopped
+
+
+def _merge(settings: MergeConfig, display: Display, stop: threading.Event) -> None:
     prepared = merge_job.prepare(settings)
     for line in prepared.conflicts:
         display.line(f"conflict: {line}")
-    with MergeProgress(display) as progress:
+    with _StoppableProgress(display, stop) as progress:
         summary = merge_job.run_merge_job(prepared, progress)
     for line in summary.warnings:
         display.line(f"warning: {line}")

@@ -20,7 +20,8 @@ from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.evaluation.benchmarks.load import find_file
 from tinyr1v_ray.evaluation.benchmarks.registry import MINIATURE as MINIATURE_BENCHMARK
 from tinyr1v_ray.orchestration.evaluation_inputs import named_benchmarks
-from tinyr1v_ray.orchestration.pipeline.identity import fingerprint, model_identity, plain, source_identity
+from tinyr1v_ray.orchestration.pipeline.identity import fingerprint, model_identity, plain, source_identity, without
+from tinyr1v_ray.telemetry.run_folder import FREE_ON_RESUME
 
 BASE = "base"
 STAGES = "stages"
@@ -33,7 +34,7 @@ class Stage:
     """One node: what it does, what it needs, and where its result goes.
 
     `folder` is named after the fingerprint, so a stage with other settings or inputs is another folder, and a finished
-    one is found again. Stages with equal fingerprints are one.
+    one is found again.
     """
 
     kind: str
@@ -95,6 +96,7 @@ def train_settings(config: PipelineConfig, name: str, seed: int, start: Path) ->
     fixed = {
         "run": {"name": name, "seed": seed},
         "model": {"path": str(start)},
+        "checkpoint": {"export": True},  # what the merge and the evaluation read
         "cluster": config.cluster.model_dump(mode="json"),
     }
     return _parsed(TrainConfig, f"trainings.{name}", config.train, config.trainings[name].settings, fixed)
@@ -142,9 +144,8 @@ class _Builder:
         inputs = {source: source_identity(source) for source in (*settings.data.train, *settings.data.evaluation)}
         if settings.reward.function:
             inputs["reward.function"] = function_sha256("reward.function", settings.reward.function)
-        same = plain(settings, "cluster", "telemetry", "checkpoint")
-        same["run"] = plain(settings.run, "name", "folder")
-        same["model"] = plain(settings.model, "path")
+        same = without(plain(settings), (*FREE_ON_RESUME, "run.name", "run.folder", "model.path"))
+        same["run"]["num_steps"] = settings.run.num_steps  # a resumed run may grow longer, a finished stage is as long
         digest = fingerprint({"version": VERSION, "base": start.identity, "inputs": inputs, "settings": same})
         folder = self._stage_folder("train", name, seed, digest)
         run = settings.run.model_copy(update={"name": folder.name, "folder": str(folder.parent)})
@@ -165,7 +166,7 @@ class _Builder:
             "job": merge.job.model_dump(mode="json"),
         }
         settings = _parsed(MergeConfig, "merge", tree)
-        same = plain(settings, "output", "base", "experts", "job")
+        same = without(plain(settings), ("output", "base", "experts", "job."))
         same["arithmetic"] = [settings.job.device, settings.job.threads_per_task]
         inputs = [model_identity(self._config.base), *(expert.identity for expert in experts)]
         own = [recipe.function for recipe in merge.recipes.values() if recipe.function]
@@ -192,8 +193,7 @@ class _Builder:
         inputs = {
             benchmark.name: _benchmark_identity(settings, benchmark.name) for benchmark in named_benchmarks(settings)
         }
-        same = plain(settings, "output", "cluster", "progress", "engine", "judge", "data")
-        same["model"] = plain(settings.model, "path")
+        same = without(plain(settings), ("output", "cluster.", "progress", "engine.", "data", "model.path"))
         digest = fingerprint({"version": VERSION, "model": model.identity, "inputs": inputs, "settings": same})
         known = next((stage for stage in self._stages.values() if stage.fingerprint == digest), None)
         if known is not None:
@@ -207,7 +207,10 @@ class _Builder:
         return self._folder / f"{kind}-{name}-seed{seed}-{digest[:8]}"
 
     def _add(self, stage: Stage) -> Stage:
-        return self._stages.setdefault(stage.id, stage)
+        known = self._stages.setdefault(stage.id, stage)
+        if known.fingerprint != stage.fingerprint:
+            raise ConfigError(f"{stage.id} means two stages; a name means one model and a seed comes once; rename one")
+        return known
 
 
 def _benchmark_identity(settings: EvaluateConfig, name: str) -> str:
