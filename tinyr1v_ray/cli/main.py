@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"tinyr1v: {' '.join(str(error).split())}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("tinyr1v: interrupted; what was saved stays; continue with --resume\n")
+        how = "with --resume" if options.command == "train" else "by the same command"
+        sys.stderr.write(f"tinyr1v: interrupted; what was saved stays; continue {how}\n")
         return 130
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.errors import RunFolderError
@@ -25,6 +27,7 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
 from tinyr1v_ray.telemetry.records import replace_file, to_json
 
 _RECORD = "evaluation.json"
+_BLOCK_BYTES = 8 << 20
 _SAME = ("model", "num_items", "system_prompt", "question_template", "sampling")
 """Settings that every answer in a folder shares."""
 
@@ -109,10 +112,16 @@ def prepare_folder(output: Path, name: str, items: Sequence[StoredItem], num_sam
     return folder, done
 
 
-def _fingerprint(model_folder: Path) -> dict[str, list[int]]:
-    """Sizes and times of the weight files: a folder whose weights were replaced is another model."""
-    files = sorted(model_folder.glob("*.safetensors"))
-    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+def _fingerprint(model_folder: Path) -> dict[str, str]:
+    """Content of the weight files (XXH3): a folder whose weights were replaced is another model."""
+    hashes = {}
+    for path in sorted(model_folder.glob("*.safetensors")):
+        digest = xxhash.xxh3_128()
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK_BYTES):
+                digest.update(block)
+        hashes[path.name] = digest.hexdigest()
+    return hashes
 
 
 def _check_same(output: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import ray
 
 from tinyr1v_ray.config.merge import JobConfig, MergeConfig
 from tinyr1v_ray.config.surroundings import ClusterSettings
+from tinyr1v_ray.data.model_folder import resolve_model_folder
 from tinyr1v_ray.errors import PlacementError
 from tinyr1v_ray.merging.estimate import measure_rates
 from tinyr1v_ray.merging.local_run import local_runner
@@ -45,8 +46,11 @@ class MergeResources:
 
 
 def base_folder(base: str) -> Path:
-    """The folder of `config.base`: a path, or the embedded miniature."""
-    return base_model_folder() if base == MINIATURE else Path(base)
+    """The folder of `config.base`: a path, a hub name, or the embedded miniature."""
+    if base == MINIATURE:
+        return base_model_folder()
+    folder = Path(base).expanduser()
+    return folder if folder.exists() or base.count("/") != 1 else resolve_model_folder(base)
 
 
 def prepare(config: MergeConfig) -> PreparedMerge:
