@@ -48,7 +48,8 @@ def inline_code(text: str) -> list[str]:
 
 def commands(text: str, program: str) -> list[list[str]]:
     """Words of every command of a program, in shell blocks and in inline code."""
-    lines = [line for language, block in CODE_BLOCK.findall(text) if language == "bash" for line in block.splitlines()]
+    blocks = [block.replace("\\\n", " ") for language, block in CODE_BLOCK.findall(text) if language == "bash"]
+    lines = [line for block in blocks for line in block.splitlines()]
     lines += inline_code(text)
     return [shlex.split(line, comments=True) for line in lines if line.split()[:1] == [program]]
 

@@ -151,6 +151,32 @@ def test_a_worker_s_error_reaches_the_user(cluster: Cluster, config: dict, tmp_p
     assert not (tmp_path / ".merged.partial").exists()
 
 
+LOWEST = """
+import torch
+
+def lowest(task_vectors):
+    return torch.stack(task_vectors).min(dim=0).values
+"""
+
+
+def test_workers_find_the_user_s_own_method_and_refuse_another(
+    cluster: Cluster, config: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "merges_for_workers.py"
+    module.write_text(LOWEST)
+    monkeypatch.syspath_prepend(tmp_path)
+    config |= {"recipe": {"method": "function", "function": "merges_for_workers:lowest"}}
+    here = merge(config | {"output": str(tmp_path / "here")}, 0)
+    assert merge(config | {"output": str(tmp_path / "there")}, 2) == here
+
+    tree = config | {"job": {"num_workers": 1, "memory_gib": 1}}
+    prepared = merge_job.prepare(MergeConfig.model_validate(tree))
+    module.write_text(LOWEST.replace("min", "max"))
+    with pytest.raises(MergeError, match="merges_for_workers:lowest has another source here"):
+        merge_job.run_merge_job(prepared)
+    assert not (tmp_path / "merged").exists() and not (tmp_path / ".merged.partial").exists()
+
+
 def test_more_cpus_than_any_node_has(cluster: Cluster, config: dict) -> None:
     with pytest.raises(PlacementError, match="64 CPUs"):
         merge(config, 1, threads_per_task=64)
