@@ -72,12 +72,15 @@ def of_every_expert(vectors: Vectors, present: Sequence[int], num_experts: int) 
 
 
 def try_functions(plan: MergePlan) -> None:
-    """Call every own method twice on the smallest matrix that it will merge; raises MergeError (see the module)."""
+    """Call every own method twice on the smallest matrix that it will merge; raises MergeError (see the module).
+
+    Where there is one, a matrix that is not square, which tells a transposed result.
+    """
     for name, recipe in plan.recipes.items():
         tasks = [task for task in plan.tasks if recipe.function and _is_merged_by_it(task, name)]
         if not tasks:
             continue
-        task = min(tasks, key=lambda each: each.base.numel)
+        task = min(tasks, key=lambda each: (len(set(each.shape)) == 1, each.base.numel))
         with TensorSource(task) as source:
             source.hold()
             vectors_K = of_every_expert(*source.vectors("cpu"), len(task.experts))
