@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_tiny_model
 from safetensors.torch import load_file, save_file
+from tiny_models import write_tiny_model
 
 from tinyr1v_ray.cli import merge
 from tinyr1v_ray.cli.main import main

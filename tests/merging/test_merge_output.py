@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 import xxhash
-from conftest import Merge, write_expert
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_models import Merge, write_expert
 from torch import Tensor
 
 from tinyr1v_ray.config.merge import RecipeConfig

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from conftest import write_expert
 from ray.cluster_utils import Cluster
+from tiny_models import write_expert
 
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.errors import MergeError, PlacementError

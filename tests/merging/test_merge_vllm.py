@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import Merge, write_expert
+from tiny_models import Merge, write_expert
 
 from tinyr1v_ray.miniature.base import base_model_folder
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Merge
 from safetensors.torch import load_file, save_file
+from tiny_models import Merge
 
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
