@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from tinyr1v_ray.errors import DataError
+from tinyr1v_ray.evaluation import comparison
 from tinyr1v_ray.evaluation.comparison import (
     Difference,
     crossed_difference,
@@ -130,6 +132,40 @@ def test_mcnemar_pools_the_items_of_a_seed() -> None:
 def test_the_same_figures_each_time() -> None:
     tables = [answers(1, 3, 50)]
     assert crossed_mean(tables) == crossed_mean(tables) != crossed_mean(tables, seed=1)
+
+
+def test_figures_do_not_depend_on_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = [answers(1, 2, 50), answers(2, 2, 300)]
+    kept = crossed_mean(tables, num_resamples=500)
+    monkeypatch.setattr(comparison, "_DRAWN", comparison._Drawn(0))
+    assert crossed_mean(tables, num_resamples=500) == kept
+    monkeypatch.setattr(comparison, "_BLOCK_NUMBERS", 1)
+    assert crossed_mean(tables, num_resamples=500) == pytest.approx(kept, abs=1e-12)
+
+
+def test_drawn_counts_stay_within_their_bytes() -> None:
+    """Of 1,000 bytes: 400 and 500 fit, 300 more push the one out that was used least recently; 1,001 never fit."""
+    drawn = comparison._Drawn(1000)
+    first, second = drawn.find((4, 100, 0, 1)), drawn.find((5, 100, 0, 2))
+    assert first is not None and second is not None and (first.sum(axis=1) == 4).all() and drawn.num_bytes == 900
+    assert drawn.find((4, 100, 0, 1)) is first
+    assert drawn.find((3, 100, 0, 3)) is not None and drawn.num_bytes == 700
+    assert drawn.find((4, 100, 0, 1)) is first and drawn.find((7, 143, 0, 1)) is None
+    again = drawn.find((5, 100, 0, 2))
+    assert again is not second and np.array_equal(again, second) and drawn.num_bytes <= 1000
+
+
+def test_many_items_need_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100,000 items and 60 draws: the drawn numbers would be 48 MB at once; kept they are 6 MB."""
+    monkeypatch.setattr(comparison, "_DRAWN", comparison._Drawn(10_000_000))
+    monkeypatch.setattr(comparison, "_BLOCK_NUMBERS", 1_000_000)
+    table = np.ones((1, 100_000))
+    tracemalloc.start()
+    try:
+        assert crossed_mean([table], num_resamples=60).value == 1.0
+        assert tracemalloc.get_traced_memory()[1] < 40e6
+    finally:
+        tracemalloc.stop()
 
 
 NO_TABLES = {

@@ -116,7 +116,7 @@ def test_claims_follow_the_figures(figures: dict[str, Any]) -> None:
     """LIPO is 23 tokens shorter on every item at the same accuracy; AMM is far above task arithmetic, near WUDI."""
     verdicts = {claim["claim"]: claim["verdict"] for claim in figures["claims"]}
     assert verdicts["On math, LIPO's answers are shorter than GRPO's"] == "holds"
-    assert verdicts["On math, LIPO is at least as accurate as GRPO"] == "open"
+    assert verdicts["On math, LIPO's accuracy is within 2 points of GRPO's or better"] == "open"
     assert verdicts["AMM is better than task arithmetic"] == "holds"
     assert verdicts["AMM is better than WUDI merging"] == "open"
 

@@ -175,7 +175,7 @@ def test_items_that_were_not_asked_are_wrong_and_have_no_tokens() -> None:
         StoredAnswer("mme", "1", 0, "", 0, "not asked", 0.0, 0.0, failure="unreadable image"),
         StoredAnswer("mme", "9", 0, "1", 99, "stop", 5.0, 6.0, correct=True),
     )
-    outcome = outcome_of({0: Answered(items, answers, 12.5, Path())})
+    outcome = outcome_of({0: Answered(items, answers, 12.5, True, Path())})
     assert outcome.correct_SN.tolist() == [[0.5, 0.0, 0.0, 0.0]] and outcome.first_SN.tolist() == [[True] + 3 * [False]]
     assert outcome.tokens == 15.0 and np.isnan(outcome.tokens_SN[0, 1:]).all() and outcome.accuracy == 0.125
 

@@ -16,9 +16,9 @@ difference is called one only when its adjusted value is below 0.05 as well.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,7 +28,11 @@ from tinyr1v_ray.evaluation.statistics import Estimate, holm, mcnemar_p_value
 
 LEVEL = 0.05
 NUM_RESAMPLES = 10_000
-_ROWS_AT_ONCE = 1000
+_BLOCK_NUMBERS = 4_000_000
+"""Drawn numbers under way at once, 32 MB as float64; any number of items fits."""
+_KEPT_BYTES = 256 * 1024**2
+"""Of drawn counts that are kept for the next row, a byte each; what does not fit is drawn anew for every row."""
+_MOST_COUNT = 255
 
 
 @dataclass(frozen=True)
@@ -138,21 +142,60 @@ def _draws(tables_SN: Sequence[np.ndarray], num_resamples: int, seed: int) -> np
 
 
 def _counts(size: int, num_resamples: int, seed: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
-    """How often each of `size` is drawn, in blocks of rows [at most _ROWS_AT_ONCE, size] as float64."""
-    counts = _drawn_counts(size, num_resamples, seed)
-    for start in range(0, num_resamples, _ROWS_AT_ONCE):
-        yield start, counts[start : start + _ROWS_AT_ONCE].astype(np.float64)
+    """How often each of `size` is drawn, in blocks of rows [at most _BLOCK_NUMBERS / size, size] as float64."""
+    kept = _DRAWN.find((size, num_resamples, *seed))
+    if kept is None:
+        yield from _fresh_counts(size, num_resamples, seed)
+        return
+    num_rows = max(1, _BLOCK_NUMBERS // size)
+    for start in range(0, num_resamples, num_rows):
+        yield start, kept[start : start + num_rows].astype(np.float64)
 
 
-@lru_cache(maxsize=16)
-def _drawn_counts(size: int, num_resamples: int, seed: tuple[int, int]) -> np.ndarray:
-    """int16 [num_resamples, size]; kept, since every row of a report draws on the same items."""
-    generator = np.random.default_rng(seed)
-    counts = np.empty((num_resamples, size), np.int16)
-    for start in range(0, num_resamples, _ROWS_AT_ONCE):
-        num_rows = min(_ROWS_AT_ONCE, num_resamples - start)
-        counts[start : start + num_rows] = generator.multinomial(size, np.full(size, 1 / size), size=num_rows)
-    return counts
+def _fresh_counts(size: int, num_resamples: int, seed: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    """The same counts drawn block by block; they do not depend on the blocks."""
+    generator, shares = np.random.default_rng(seed), np.full(size, 1 / size)
+    num_rows = max(1, _BLOCK_NUMBERS // size)
+    for start in range(0, num_resamples, num_rows):
+        drawn = generator.multinomial(size, shares, size=min(num_rows, num_resamples - start))
+        yield start, drawn.astype(np.float64)
+
+
+class _Drawn:
+    """Counts that were drawn, since the rows of a report draw on the same items; at most `limit_bytes` of them.
+
+    The least recently used go first. What is larger than the limit alone, or has a count above a byte, is not kept.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._tables: OrderedDict[tuple[int, int, int, int], np.ndarray] = OrderedDict()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that are kept."""
+        return sum(table.nbytes for table in self._tables.values())
+
+    def find(self, key: tuple[int, int, int, int]) -> np.ndarray | None:
+        """uint8 [num_resamples, size] of (size, num_resamples, seed, place); None where it may not be kept."""
+        if key in self._tables:
+            self._tables.move_to_end(key)
+            return self._tables[key]
+        size, num_resamples, *seed = key
+        if size * num_resamples > self._limit_bytes:
+            return None
+        while self.num_bytes + size * num_resamples > self._limit_bytes:
+            self._tables.popitem(last=False)
+        table = np.empty((num_resamples, size), np.uint8)
+        for start, block in _fresh_counts(size, num_resamples, (seed[0], seed[1])):
+            if block.max() > _MOST_COUNT:
+                return None
+            table[start : start + len(block)] = block
+        self._tables[key] = table
+        return table
+
+
+_DRAWN = _Drawn(_KEPT_BYTES)
 
 
 def _interval(value: float, draws_R: np.ndarray) -> Estimate:

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyr1v_ray.evaluation.report import paper
-from tinyr1v_ray.evaluation.report.findings import Compared, Findings, average_accuracy, home_benchmarks
+from tinyr1v_ray.evaluation.report.findings import (
+    Compared,
+    Findings,
+    average_accuracy,
+    average_score,
+    home_benchmarks,
+)
 from tinyr1v_ray.evaluation.report.outcomes import Outcomes
 from tinyr1v_ray.evaluation.report.trainings import Curve
 from tinyr1v_ray.evaluation.statistics import Estimate
@@ -16,12 +22,17 @@ from tinyr1v_ray.evaluation.statistics import Estimate
 
 @dataclass(frozen=True)
 class MergeLine:
-    """One way to one model: the paper's two figures, and ours on all benchmarks and on OCR."""
+    """One way to one model: the paper's two figures, and ours on all benchmarks and on OCR.
+
+    `score` and `ocr` are means of official scores, as the paper's are, on 0-100; `accuracy` is the mean of the plain
+    accuracies that the tests are about. None where a benchmark is missing.
+    """
 
     name: str
     papers_average: float | None
     papers_ocr: float | None
-    average: Estimate | None
+    score: float | None
+    accuracy: Estimate | None
     ocr: float | None
 
 
@@ -43,6 +54,8 @@ class Beside:
     merges: tuple[MergeLine, ...]
     curves: tuple[CurveLine, ...]
     curve_domain: str
+    ocr_benchmarks: tuple[str, ...]
+    """Those that our figures on OCR are of: OCR-Reasoning alone where it is answered, as in the paper."""
     ten: tuple[tuple[str, float, float | None], ...]
 
 
@@ -50,14 +63,16 @@ def beside_the_paper(
     outcomes: Outcomes, findings: Findings, domains: Sequence[str], curves: Sequence[Curve], curve_domain: str
 ) -> Beside:
     """`curves` are of response lengths on `curve_domain`."""
-    versus = ((domain, findings.training(domain, "grpo")) for domain in domains)
+    versus = ((domain, findings.training(domain, "lipo", "grpo")) for domain in domains)
+    ocr = _ocr_benchmarks(outcomes)
     amm = outcomes.named("amm")
     ours = {} if amm is None else {name: _official(name, row.score) for name, row in amm.outcomes.items()}
     return Beside(
         tuple((domain, row) for domain, row in versus if row is not None),
-        tuple(_merge_line(name, outcomes) for name in ("base", "task_arithmetic", "wudi", "amm", "mixture")),
+        tuple(_merge_line(name, outcomes, ocr) for name in ("base", "task_arithmetic", "wudi", "amm", "mixture")),
         tuple(_curve_line(algorithm, curves) for algorithm in paper.CURVE_TOKENS),
         curve_domain,
+        ocr,
         tuple((name, score, ours.get(name)) for name, score in paper.TEN_SCORES.items()),
     )
 
@@ -67,15 +82,19 @@ def _official(name: str, score: float) -> float:
     return score * 28 if name == "mme" else score
 
 
-def _merge_line(name: str, outcomes: Outcomes) -> MergeLine:
+def _ocr_benchmarks(outcomes: Outcomes) -> tuple[str, ...]:
+    return ("ocr_reasoning",) if "ocr_reasoning" in outcomes.benchmarks else home_benchmarks("ocr", outcomes)
+
+
+def _merge_line(name: str, outcomes: Outcomes, ocr_benchmarks: Sequence[str]) -> MergeLine:
     model = outcomes.named(name)
-    home = home_benchmarks("ocr", outcomes)
-    ocr = average = None
-    if model is not None:
-        average = average_accuracy(model, outcomes.benchmarks)
-        if home and all(benchmark in model.outcomes for benchmark in home):
-            ocr = float(np.mean([model.outcomes[benchmark].accuracy for benchmark in home]))
-    return MergeLine(name, paper.AVERAGE_OF_TEN.get(name), paper.OCR_REASONING.get(name), average, ocr)
+    papers = paper.AVERAGE_OF_TEN.get(name), paper.OCR_REASONING.get(name)
+    if model is None:
+        return MergeLine(name, *papers, None, None, None)
+    accuracy = average_accuracy(model, outcomes.benchmarks)
+    return MergeLine(
+        name, *papers, average_score(model, outcomes.benchmarks), accuracy, average_score(model, ocr_benchmarks)
+    )
 
 
 def _curve_line(algorithm: str, curves: Sequence[Curve]) -> CurveLine:

@@ -93,13 +93,41 @@ def frontier_chart(points: Sequence[Point], domain: str) -> Picture:
                 elinewidth=0.9,
             )
             named.add(point.family)
-            if point.family == "lipo":
-                drawn.axes.annotate(point.label, (x, y), xytext=(6, 5), textcoords="offset points", color=INK)
         drawn.axes.margins(x=0.12, y=0.12)
+        for point, (x_pt, y_pt) in zip(sweep, label_offsets(points, sweep), strict=True):
+            drawn.axes.annotate(
+                point.label,
+                (point.tokens.value, 100 * point.accuracy.value),
+                xytext=(x_pt, y_pt),
+                textcoords="offset points",
+                color=INK,
+                ha="left" if x_pt > 0 else "right",
+                va="bottom" if y_pt > 0 else "top",
+            )
         drawn.axes.figure.legend(loc="outside upper right", ncols=4, handlelength=1.0, columnspacing=1.2)
         drawn.axes.set_xlabel("tokens per answer")
         drawn.axes.set_title("accuracy, %", loc="left")
     return finished(drawn)
+
+
+def label_offsets(points: Sequence[Point], labelled: Sequence[Point]) -> list[tuple[int, int]]:
+    """For each labelled point the corner, in points of a letter, that lies farthest from all other points.
+
+    Places are shares of the range that all points span; of corners that are equally far the upper right comes first.
+    """
+    places_N2 = np.array([[point.tokens.value, point.accuracy.value] for point in points])
+    span_2 = np.maximum(np.ptp(places_N2, axis=0), 1e-9)
+    found = []
+    for point in labelled:
+        others = np.array([[p.tokens.value, p.accuracy.value] for p in points if p is not point]).reshape(-1, 2)
+        here = np.array([point.tokens.value, point.accuracy.value])
+
+        def room(corner: tuple[int, int], others: np.ndarray = others, here: np.ndarray = here) -> float:
+            aside = here + 0.06 * span_2 * np.sign(corner)
+            return float(np.hypot(*((others - aside) / span_2).T).min(initial=9.0))
+
+        found.append(max(((6, 5), (-6, 5), (6, -5), (-6, -5)), key=lambda corner: round(room(corner), 9)))
+    return found
 
 
 def interval_chart(rows: Sequence[tuple[str, Estimate, bool]], what: str) -> Picture:
@@ -159,7 +187,7 @@ def seconds_chart(rows: Mapping[str, Mapping[str, float]], what: str) -> Picture
             )
             left += widths
         drawn.axes.set_yticks(range(len(rows)), list(rows))
-        drawn.axes.invert_yaxis()
+        drawn.axes.set_ylim(len(rows) - 0.4, -0.6)
         drawn.axes.grid(visible=False, axis="y")
         drawn.axes.set_xlabel("seconds")
         if len(parts) > 1:

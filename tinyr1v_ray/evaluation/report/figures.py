@@ -24,13 +24,17 @@ def figures_of(contents: Contents) -> dict[str, Any]:
         "miniature": contents.recipe.miniature,
         "seeds": list(contents.recipe.seeds),
         "benchmarks": list(contents.outcomes.benchmarks),
+        "scored_otherwise": list(contents.outcomes.scored_otherwise),
         "models": {row.model.name: _model(row) for row in contents.rows},
         "comparisons": {
             "trainings": [_compared(row) for row in contents.findings.trainings],
             "merges": [_compared(row) for row in contents.findings.merges],
         },
         "claims": [
-            {"claim": claim.text, "paper": claim.paper, "here": claim.ours, "verdict": claim.verdict}
+            {
+                **{"claim": claim.text, "paper": claim.paper, "here": claim.ours, "verdict": claim.verdict},
+                "only_seed": claim.only_seed,
+            }
             for claim in contents.claims
         ],
         "cosines": None
@@ -64,6 +68,7 @@ def _model(row: ModelRow) -> dict[str, Any]:
         "boost": row.model.boost,
         "benchmarks": benchmarks,
         "average_accuracy": _estimate(row.accuracy),
+        "average_score": row.score,
         "average_tokens": _estimate(row.tokens),
         "retention": row.retention,
     }

@@ -48,10 +48,10 @@ class Findings:
     trainings: tuple[Compared, ...]
     merges: tuple[Compared, ...]
 
-    def training(self, domain: str, before: str) -> Compared | None:
-        """LIPO on a domain against an algorithm, or against the base."""
+    def training(self, domain: str, after: str, before: str) -> Compared | None:
+        """One algorithm against another on a domain."""
         for row in self.trainings:
-            if row.after.home == domain and before in (row.before.algorithm, row.before.role):
+            if row.after.home == domain and (row.after.algorithm, row.before.algorithm) == (after, before):
                 return row
         return None
 
@@ -71,9 +71,18 @@ def home_benchmarks(domain: str, outcomes: Outcomes) -> tuple[str, ...]:
 
 
 def specialist_of(domain: str, outcomes: Outcomes) -> Model | None:
-    """The LIPO specialist of a domain that has answered something."""
-    rows = (m for m in outcomes.models if m.role == "specialist" and m.home == domain and m.outcomes)
-    return next(rows, None)
+    """The specialist of a domain, by whatever algorithm, that has answered something."""
+    return next((model for model in _at_home(domain, outcomes) if model.role == "specialist"), None)
+
+
+def lead_of(domain: str, outcomes: Outcomes) -> Model | None:
+    """The training of a domain that the others are compared with: LIPO's where there is one, rather a specialist."""
+    rows = _at_home(domain, outcomes)
+    return min(rows, key=lambda model: (model.algorithm != "lipo", model.role != "specialist"), default=None)
+
+
+def _at_home(domain: str, outcomes: Outcomes) -> list[Model]:
+    return [model for model in outcomes.models if model.home == domain and model.outcomes]
 
 
 def rivals_of(domain: str, outcomes: Outcomes) -> list[Model]:
@@ -88,8 +97,8 @@ def sweep_of(domain: str, outcomes: Outcomes) -> list[Model]:
 
 
 def domains_of(outcomes: Outcomes) -> tuple[str, ...]:
-    """Domains with a specialist, in the recipe's order."""
-    return tuple(dict.fromkeys(model.home for model in outcomes.models if model.role == "specialist" and model.home))
+    """Domains that a model is at home in, in the recipe's order."""
+    return tuple(dict.fromkeys(model.home for model in outcomes.models if model.home))
 
 
 def compare(after: Model, before: Model, benchmarks: Sequence[str]) -> Compared | None:
@@ -130,6 +139,13 @@ def average_tokens(model: Model, benchmarks: Sequence[str]) -> Estimate | None:
     )
 
 
+def average_score(model: Model, benchmarks: Sequence[str]) -> float | None:
+    """Mean of the official scores on 0-100, MME's sum over 28: the paper's average where these are its ten."""
+    if not benchmarks or not all(name in model.outcomes for name in benchmarks):
+        return None
+    return float(np.mean([model.outcomes[name].score for name in benchmarks]))
+
+
 def _average(rows: Sequence[Outcome], num_wanted: int, part: str) -> Estimate | None:
     if len(rows) < num_wanted or not rows:
         return None
@@ -142,15 +158,23 @@ def _average(rows: Sequence[Outcome], num_wanted: int, part: str) -> Estimate | 
 
 
 def _training_rows(outcomes: Outcomes) -> list[Compared]:
-    """Each specialist on its domain against the other algorithms, the base, and LIPO with other values of boost."""
+    """On each domain its leading training against the other algorithms, the base, and itself with other settings.
+
+    Specialists that another algorithm than the leading one made are compared with the base as well.
+    """
     base = next((model for model in outcomes.models if model.role == "base"), None)
     rows = []
     for domain in domains_of(outcomes):
-        specialist, home = specialist_of(domain, outcomes), home_benchmarks(domain, outcomes)
-        others = [*rivals_of(domain, outcomes), *([base] if base else [])]
-        others += [model for model in sweep_of(domain, outcomes) if model is not specialist]
-        if specialist is not None:
-            rows += [compare(specialist, other, home) for other in others]
+        lead, home = lead_of(domain, outcomes), home_benchmarks(domain, outcomes)
+        if lead is None:
+            continue
+        others = [model for model in _at_home(domain, outcomes) if model is not lead]
+        rows += [compare(lead, other, home) for other in others if other.algorithm != lead.algorithm]
+        if base is not None:
+            experts = [lead, *(model for model in others if model.role == "specialist")]
+            rows += [compare(model, base, home) for model in experts]
+        alike = sorted((m for m in others if m.algorithm == lead.algorithm), key=lambda model: model.boost or 0.0)
+        rows += [compare(lead, other, home) for other in alike]
     return [row for row in rows if row is not None]
 
 

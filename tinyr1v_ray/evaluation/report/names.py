@@ -41,4 +41,5 @@ def _label(model: Model) -> str:
         how = ALGORITHM_NAMES.get(model.algorithm, model.algorithm)
         swept = model.role == "baseline" and model.algorithm == "lipo" and model.boost is not None
         return f"{how} on {model.home}, boost {model.boost:g}" if swept else f"{how} on {model.home}"
-    return model.name.replace("_", " ")
+    words = model.name.replace("_", " ")
+    return words[:1].upper() + words[1:]

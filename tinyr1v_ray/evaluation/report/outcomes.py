@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,15 +27,20 @@ from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
 SCORES = "scores.json"
 """What an evaluation writes last: before it is there, the stored answers are not graded."""
 RECORD = "evaluation.json"
+_EQUAL_POINTS = 1e-6
 
 
 @dataclass(frozen=True)
 class Answered:
-    """Items and answers of one model, seed and benchmark; `score` is the official figure on 0-100."""
+    """Items and answers of one model, seed and benchmark; `score` is the official figure on 0-100.
+
+    `is_plain` says whether that is the share of right items.
+    """
 
     items: tuple[StoredItem, ...]
     answers: tuple[StoredAnswer, ...]
     score: float
+    is_plain: bool
     images: Path
     """Folder that the images' file names are relative to."""
 
@@ -94,9 +99,8 @@ class Model:
 
     @property
     def home(self) -> str:
-        """The one domain that a model was trained on from the base; empty for the others."""
-        is_trained = self.role in ("specialist", "baseline") and not self.entries[0].start_from
-        return self.domains[0] if is_trained and len(self.domains) == 1 else ""
+        """The one domain that the model is judged on; empty for those for all domains."""
+        return self.entries[0].home
 
     @property
     def is_for_all(self) -> bool:
@@ -106,11 +110,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """All models in the recipe's order, the benchmarks that any has answered, and what was left out and why."""
+    """All models in the recipe's order, the benchmarks that any has answered, and what was left out and why.
+
+    `scored_otherwise` are benchmarks whose official score is not the share of right items: pairs, strict cases.
+    """
 
     models: tuple[Model, ...]
     benchmarks: tuple[str, ...]
     remarks: tuple[str, ...]
+    scored_otherwise: tuple[str, ...]
 
     def named(self, name: str) -> Model | None:
         """The model of a name, if it has answered anything."""
@@ -127,7 +135,17 @@ def read_outcomes(recipe: Recipe) -> Outcomes:
     models = [_model(entries, remarks) for entries in by_name.values()]
     remarks += _not_evaluated(waiting, by_name)
     benchmarks = dict.fromkeys(name for model in models for name in model.outcomes)
-    return Outcomes(tuple(models), tuple(benchmarks), tuple(remarks))
+    return Outcomes(tuple(models), tuple(benchmarks), tuple(remarks), _scored_otherwise(models, benchmarks))
+
+
+def _scored_otherwise(models: Sequence[Model], benchmarks: Iterable[str]) -> tuple[str, ...]:
+    found = {
+        name
+        for model in models
+        for name, outcome in model.outcomes.items()
+        if not all(answered.is_plain for answered in outcome.by_seed.values())
+    }
+    return tuple(name for name in benchmarks if name in found)
 
 
 def _model(entries: Sequence[Entry], remarks: list[str]) -> Model:
@@ -150,13 +168,16 @@ def _is_graded(entry: Entry) -> bool:
 
 
 def _not_evaluated(waiting: Mapping[str, Sequence[int]], by_name: Mapping[str, Sequence[Entry]]) -> list[str]:
-    """One remark about all models whose evaluations are not there, with the seeds where only some are missing."""
+    """One remark about all models whose evaluations are not there; those that lack the same seeds stand together."""
+    alike: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for name, seeds in waiting.items():
+        if seeds:
+            alike[() if len(seeds) == len(by_name[name]) else tuple(sorted(seeds))].append(name)
     said = [
-        name if len(seeds) == len(by_name[name]) else f"{name} (seed {', '.join(map(str, sorted(seeds)))})"
-        for name, seeds in waiting.items()
-        if seeds
+        ", ".join(names) + (f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})" if seeds else "")
+        for seeds, names in alike.items()
     ]
-    return [f"Not evaluated yet: {', '.join(said)}."] if said else []
+    return [f"Not evaluated yet: {'; '.join(said)}."] if said else []
 
 
 def read_evaluation(folder: Path) -> dict[str, Answered]:
@@ -172,8 +193,9 @@ def read_evaluation(folder: Path) -> dict[str, Answered]:
 
 def _read_benchmark(folder: Path, benchmark: Benchmark, images: Path) -> Answered:
     items, answers = read_items(folder), read_answers(folder)
-    score = benchmark_figures(benchmark, items, answers).score
-    return Answered(tuple(items), tuple(answers), score, images)
+    figures = benchmark_figures(benchmark, items, answers)
+    is_plain = abs(figures.score - 100 * figures.accuracy.value) < _EQUAL_POINTS
+    return Answered(tuple(items), tuple(answers), figures.score, is_plain, images)
 
 
 def outcome_of(by_seed: Mapping[int, Answered]) -> Outcome:
@@ -224,7 +246,8 @@ def paired(
     seeds = set.intersection(*(set(outcome.seeds) for pair in pairs for outcome in pair)) if pairs else set()
     cut = []
     for one, other in pairs:
-        shared = [index for index in one.indexes if index in set(other.indexes)]
+        of_other = set(other.indexes)
+        shared = [index for index in one.indexes if index in of_other]
         if not seeds or not shared:
             return (), []
         cut.append((_cut(one, seeds, shared), _cut(other, seeds, shared)))

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tinyr1v_ray.evaluation.comparison import NUM_RESAMPLES
 from tinyr1v_ray.evaluation.report import paper
-from tinyr1v_ray.evaluation.report.claims import p_text, signed, specialist_sentences
+from tinyr1v_ray.evaluation.report.claims import MARGIN_POINTS, p_text, signed, specialist_sentences
 from tinyr1v_ray.evaluation.report.contents import Contents, read_contents
 from tinyr1v_ray.evaluation.report.figures import figures_of
 from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES
@@ -69,6 +69,7 @@ def render(contents: Contents) -> str:
         algorithm_names=ALGORITHM_NAMES,
         sentences=specialist_sentences(contents.findings, contents.labels),
         num_resamples=NUM_RESAMPLES,
+        margin_points=MARGIN_POINTS,
         style=Markup(style),
         script=Markup(script),
         figures=script_safe(to_json(figures_of(contents), indent=1)),

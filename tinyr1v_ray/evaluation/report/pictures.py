@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from statistics import fmean
 
 from tinyr1v_ray.evaluation.report import charts
 from tinyr1v_ray.evaluation.report.chart import Picture
@@ -58,12 +59,19 @@ def _short(label: str) -> str:
 
 
 def _stage_seconds(contents: Contents) -> dict[str, dict[str, float]]:
-    """By kind and name; a part a seed."""
+    """By kind and name, a part a seed; the evaluations, which are much alike, are one row with their mean."""
     rows: dict[str, dict[str, float]] = defaultdict(dict)
+    evaluations: dict[str, list[float]] = defaultdict(list)
     for stage in contents.recipe.stages:
-        if stage.seconds:
-            part = "all seeds" if stage.seed is None else f"seed {stage.seed}"
+        if not stage.seconds:
+            continue
+        part = "all seeds" if stage.seed is None else f"seed {stage.seed}"
+        if stage.kind == "evaluate":
+            evaluations[part].append(stage.seconds)
+        else:
             rows[_short(f"{stage.kind} {stage.name}")][part] = stage.seconds
+    if evaluations:
+        rows["evaluate a model (mean)"] = {part: fmean(seconds) for part, seconds in evaluations.items()}
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from tinyr1v_ray.errors import RunFolderError
 
 INDEX = "recipe.json"
+"""What a recipe's folder is found by."""
+DONE, RUNNING = "done", "running"
+"""States of stages whose results are read: of a running one only the steps of a training."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of one seed, and where its training, merge and evaluation lie."""
+    """One model of one seed, and where its training, merge and evaluation lie.
+
+    `evaluation` and `merge` are None until their stages are done, `train` until its stage runs: what lies in the folder
+    of a stage that waits or has failed is of another attempt, made of other results.
+    """
 
     name: str
     role: str
@@ -41,6 +49,19 @@ class Entry:
     train: Path | None
     merge: Path | None
     evaluation: Path | None
+    is_training: bool = False
+    """Whether the training's stage runs still, so that more steps will come."""
+
+    @property
+    def home(self) -> str:
+        """The domain that the model is judged on; empty for the base, merges and trainings on several or in turn.
+
+        A specialist has exactly one, the first that is said of it, from however many sources it learned it.
+        """
+        if self.role == "specialist":
+            return self.domains[0] if self.domains else ""
+        is_one = self.role == "baseline" and not self.start_from and len(set(self.domains)) == 1
+        return self.domains[0] if is_one else ""
 
 
 @dataclass(frozen=True)
@@ -66,13 +87,15 @@ def read_recipe(run: Path) -> Recipe:
     path = run / INDEX
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
+        stages = tuple(_stage(run, row) for row in tree["stages"])
+        states = {stage.folder: stage.state for stage in stages}
         return Recipe(
             run,
             str(tree["name"]),
             str(tree.get("started", "")),
             bool(tree.get("miniature", False)),
-            tuple(_stage(run, row) for row in tree["stages"]),
-            tuple(_entry(run, row) for row in tree["models"]),
+            stages,
+            tuple(_entry(run, row, states) for row in tree["models"]),
         )
     except OSError as error:
         raise RunFolderError(
@@ -99,9 +122,14 @@ def _stage(run: Path, row: dict[str, Any]) -> Stage:
     )
 
 
-def _entry(run: Path, row: dict[str, Any]) -> Entry:
+def _entry(run: Path, row: dict[str, Any], states: Mapping[Path, str]) -> Entry:
     boost = row.get("boost")
-    train, merge, evaluation = (run / row[key] if row.get(key) else None for key in ("train", "merge", "evaluation"))
+
+    def found(key: str, *allowed: str) -> Path | None:
+        path = run / row[key] if row.get(key) else None
+        return path if path is not None and _state(path, states) in allowed else None
+
+    train = found("train", DONE, RUNNING)
     return Entry(
         str(row["name"]),
         str(row["role"]),
@@ -112,6 +140,12 @@ def _entry(run: Path, row: dict[str, Any]) -> Entry:
         int(row.get("seed") or 0),
         run / str(row["folder"]),
         train,
-        merge,
-        evaluation,
+        found("merge", DONE),
+        found("evaluation", DONE),
+        train is not None and _state(train, states) == RUNNING,
     )
+
+
+def _state(path: Path, states: Mapping[Path, str]) -> str:
+    """Of the stage whose folder this is or holds this; empty where no stage makes it."""
+    return next((states[folder] for folder in (path, *path.parents) if folder in states), "")

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyr1v_ray.evaluation.report.findings import (
     average_accuracy,
+    average_score,
     average_tokens,
     domains_of,
     home_benchmarks,
@@ -43,6 +44,8 @@ class ModelRow:
     model: Model
     cells: Mapping[str, Cell]
     accuracy: Estimate | None
+    score: float | None
+    """Mean of the official scores on 0-100."""
     tokens: Estimate | None
     retention: float | None
 
@@ -87,6 +90,7 @@ def _model_row(model: Model, outcomes: Outcomes) -> ModelRow:
         model,
         cells,
         average_accuracy(model, outcomes.benchmarks),
+        average_score(model, outcomes.benchmarks),
         average_tokens(model, outcomes.benchmarks),
         float(np.mean(kept)) if kept and is_whole else None,
     )

@@ -105,16 +105,23 @@ def of_model(trainings: Sequence[Training], name: str, seed: int | None = None) 
 
 
 def curves(trainings: Sequence[Training], domain: str, figure: str) -> list[Curve]:
-    """A figure of the trainings of one domain, a curve an algorithm; of LIPO's only the specialist's own setting."""
-    by_algorithm: dict[str, list[Training]] = defaultdict(list)
+    """A figure of the trainings of one domain, a curve an algorithm.
+
+    Of several models by one algorithm it is the specialist's, else the first's. Seeds that are trained still are left
+    out where others are done: the curve would end where they are.
+    """
+    by_algorithm: dict[str, dict[str, list[Training]]] = defaultdict(lambda: defaultdict(list))
     for training in trainings:
-        entry = training.entry
-        if entry.domains != (domain,) or entry.start_from:
-            continue
-        if entry.algorithm != "lipo" or entry.role == "specialist":
-            by_algorithm[entry.algorithm].append(training)
-    found = (_curve(algorithm, rows, figure) for algorithm, rows in by_algorithm.items())
+        if training.entry.home == domain:
+            by_algorithm[training.entry.algorithm][training.entry.name].append(training)
+    found = (_curve(algorithm, _leading(models), figure) for algorithm, models in by_algorithm.items())
     return [curve for curve in found if curve is not None]
+
+
+def _leading(models: Mapping[str, Sequence[Training]]) -> Sequence[Training]:
+    """The trainings of one of an algorithm's models."""
+    rows = min(models.values(), key=lambda rows: rows[0].entry.role != "specialist")
+    return [training for training in rows if not training.entry.is_training] or rows
 
 
 def _curve(algorithm: str, trainings: Sequence[Training], figure: str) -> Curve | None:
