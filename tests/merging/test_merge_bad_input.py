@@ -363,3 +363,9 @@ def test_the_command_line_prints_one_line(case: Case, capsys: pytest.CaptureFixt
     captured = capsys.readouterr()
     assert len(captured.err.splitlines()) == 1 and "magic" in captured.err
     assert not captured.out
+
+
+def test_a_cluster_that_nobody_answers_for(case: Case) -> None:
+    case.refused(
+        "nobody answers at 127.0.0.1:1", "job.ray_address", extra=("--num-workers", 1, "job.ray_address=127.0.0.1:1")
+    )
