@@ -181,14 +181,16 @@ def test_two_models_of_one_algorithm_are_not_one_curve(run: Path) -> None:
 
 
 def test_one_seed_is_named_in_the_verdict(run: Path) -> None:
-    keep_models(run, lambda row: row["seed"] == 0 or row["name"] not in ("math_grpo", "math_boost_1"))
+    keep_models(run, lambda row: row["seed"] == 0 or row["name"] not in ("math_grpo", "math_boost_1", "mixture"))
     contents = read_contents(run)
     [claim] = [claim for claim in contents.claims if claim.text == "On math, LIPO's answers are shorter than GRPO's"]
     assert (claim.verdict, claim.only_seed) == ("holds", 0) and "a difference for seed 0 alone" in claim.ours
-    others = [claim for claim in contents.claims if claim.text.startswith("AMM") and claim.verdict != "missing"]
-    assert others and all(claim.only_seed is None and "alone" not in claim.ours for claim in others)
+    plain = ("AMM's one model is better than the base", "AMM is better than WUDI merging")
+    others = [claim for claim in contents.claims if claim.text in plain]
+    assert len(others) == 2 and all(claim.only_seed is None and "alone" not in claim.ours for claim in others)
     text = " ".join(Parsed(render(contents)).text.split())
     assert "holds here, seed 0 alone" in text and "20 items, seed 0 alone" in text and "difference, seed 0" in text
+    assert "Mixture trainingseed 0" in text
 
 
 MARGINS = {

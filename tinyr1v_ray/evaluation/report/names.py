@@ -40,6 +40,6 @@ def _label(model: Model) -> str:
     if model.home:
         how = ALGORITHM_NAMES.get(model.algorithm, model.algorithm)
         swept = model.role == "baseline" and model.algorithm == "lipo" and model.boost is not None
-        return f"{how} on {model.home}, boost {model.boost:g}" if swept else f"{how} on {model.home}"
+        return f"{how} on {model.home}, boost\N{NO-BREAK SPACE}{model.boost:g}" if swept else f"{how} on {model.home}"
     words = model.name.replace("_", " ")
     return words[:1].upper() + words[1:]
