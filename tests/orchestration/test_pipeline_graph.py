@@ -9,7 +9,7 @@ import pytest
 
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.pipeline import PipelineConfig
-from tinyr1v_ray.errors import ConfigError, DataError, LearnerError, RunFolderError
+from tinyr1v_ray.errors import ConfigError, DataError, LearnerError, ModelError, RunFolderError
 from tinyr1v_ray.orchestration.pipeline.index import Index, State, describe
 from tinyr1v_ray.orchestration.pipeline.schedule import Need, run_stages
 from tinyr1v_ray.orchestration.pipeline.stages import build_graph, recipe_folder
@@ -37,6 +37,18 @@ RECIPE = {
 def graph(tmp_path, *overrides, **changes):
     tree = {**RECIPE, **changes, "folder": str(tmp_path)}
     return build_graph(parse_settings(PipelineConfig, tree, overrides))
+
+
+def make_whole(stage):
+    """What a finished stage leaves last."""
+    last = {
+        "train": ["export/config.json", "export/model.safetensors"],
+        "merge": [f"{name}/{file}" for name in ("amm", "ties") for file in ("merge.json", "model.safetensors")],
+        "evaluate": ["scores.json"],
+    }
+    for name in last[stage.kind]:
+        (stage.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (stage.folder / name).touch()
 
 
 def fingerprints(of):
@@ -89,7 +101,6 @@ MERGED = {"merge/specialists", "evaluate/amm", "evaluate/ties"}
         ("evaluate.engine.num_engines=2", set()),
         ("name=other", set()),
         ("train.rollout.start_timeout_s=700", set()),
-        ("train.checkpoint.export=false", set()),
         ("evaluate.judge.model=m evaluate.judge.url=http://h", EVALUATIONS),
     ],
 )
@@ -106,7 +117,7 @@ def test_an_input_with_other_content_is_another_input(tmp_path):
     file.write_text('{"question": "1+2?", "answer": "3"}\n')
     from tinyr1v_ray.orchestration.pipeline import identity
 
-    identity._content.cache_clear()
+    identity.content.cache_clear()
     after = graph(tmp_path, trainings=tree, merge={})
     changed = {name for name, value in fingerprints(after).items() if fingerprints(before)[name] != value}
     assert changed == {"train/ocr/seed0", "evaluate/ocr/seed0"}
@@ -124,6 +135,14 @@ def test_an_input_with_other_content_is_another_input(tmp_path):
         ({"evaluate": {"benchmarks": ["mathvist"]}}, "mathvista"),
         ({"seeds": []}, "seeds"),
         ({"seeds": [0, 0]}, "has one twice"),
+        ({"train": {"run": 5}}, "run is '5'; it is a section of settings"),
+        ({"train": {"model": [1]}}, "model is '[1]'"),
+        ({"train": {"run": None}}, "run is 'None'"),
+        ({"train": {"run": {"seed": 5}}}, "run.seed is set; it is the recipe's own; remove it, and set seeds"),
+        ({"train": {"checkpoint": {"export": False}}}, "checkpoint.export is set"),
+        ({"evaluate": {"benchmarks": ["miniature:math"], "output": "x"}}, "output is set"),
+        ({"evaluate": {"benchmarks": ["miniature:math"], "model": 7}}, "model is '7'"),
+        ({"trainings": {"math": {"seeds": []}}}, "seeds"),
         ({"merge": {"experts": ["math"], "recipes": {"base": {}}}}, "'base' names two models"),
         ({"name": "../up"}, "name"),
         ({"trainings": {"../up": {}}, "merge": {}}, "trainings"),
@@ -133,6 +152,26 @@ def test_a_recipe_that_cannot_be_is_refused_with_its_part_named(tmp_path, change
     with pytest.raises(ConfigError) as refused:
         graph(tmp_path, **changes)
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"base": "/no/such"}, "model '/no/such' is no folder"),
+        ({"base": "/etc"}, "has no configuration"),
+        ({"train": {"data": {"evaluation": ["/no/such.parquet"]}}}, "/no/such.parquet"),
+        ({"train": {"data": {"evaluation": ["miniature:zzz"]}}}, "the miniature has ocr, math, structure"),
+    ],
+)
+def test_an_input_that_is_not_there_is_refused_before_anything_runs(tmp_path, changes, said):
+    with pytest.raises((DataError, ModelError)) as refused:
+        graph(tmp_path, **changes)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_training_that_no_seed_reaches_is_said_to_be_left_out(tmp_path):
+    assert graph(tmp_path).remarks == ("trainings.sweep is left out: its seeds [1] are none of the recipe's [0]",)
+    assert graph(tmp_path, "seeds=[0,1]").remarks == ()
 
 
 def test_a_benchmark_without_its_file_is_refused_before_anything_runs(tmp_path):
@@ -149,7 +188,7 @@ def test_done_stages_are_found_again_and_a_changed_recipe_does_not_forget_them(t
     stage = found.stages[0]
     assert index.states[stage.id] is State.WAITING
     index.begin(stage)
-    stage.folder.mkdir(parents=True)
+    make_whole(stage)
     index.finish(stage)
     assert Index(folder, config, found).states[stage.id] is State.DONE
     changed = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)}, ["train.run.num_steps=3"])
@@ -159,8 +198,8 @@ def test_done_stages_are_found_again_and_a_changed_recipe_does_not_forget_them(t
     roles = {row["name"]: row["role"] for row in rows["models"]}
     assert [roles[name] for name in ("base", "math", "then_ocr", "amm")] == ["base", "specialist", "baseline", "merged"]
     assert all(not Path(row["evaluation"]).is_absolute() for row in rows["models"])
-    stage.folder.rmdir()
-    assert Index(folder, config, found).states[stage.id] is State.WAITING, "a removed folder is made again"
+    (stage.folder / "export" / "model.safetensors").unlink()
+    assert Index(folder, config, found).states[stage.id] is State.WAITING, "a damaged result is made whole again"
 
 
 def run(found, total, work):
@@ -224,7 +263,7 @@ def test_what_was_made_of_a_result_that_is_made_again_is_made_again_too(tmp_path
                 index.begin(stage)
                 run_now.append(stage.id)
                 assert not (stage.folder / "old").exists(), "nothing of the old result is left to go on with"
-                stage.folder.mkdir(parents=True, exist_ok=True)
+                make_whole(stage)
                 (stage.folder / "old").touch()
                 index.finish(stage)
         return set(run_now)

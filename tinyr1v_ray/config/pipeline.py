@@ -18,7 +18,7 @@ class TrainingSettings(Settings):
 
     start_from: str = ""
     """Training that this one goes on from (sequential training); empty: the recipe's base."""
-    seeds: tuple[NonNegativeInt, ...] | None = None
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
     """Only with these of the recipe's seeds; not set: with all."""
     domains: tuple[str, ...] = ()
     """What the report says it is trained on; empty: the miniature's domains among its sources, else data.domain."""

@@ -41,13 +41,18 @@ def resolve_model_folder(path: str) -> Path:
     return folder
 
 
+def is_hub_name(path: str) -> bool:
+    """Whether it has the form owner/name."""
+    return _HUB_NAME.fullmatch(path) is not None
+
+
 def _locate(path: str) -> Path:
     if path == "miniature":
         return base_model_folder()
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder.absolute()
-    if not _HUB_NAME.fullmatch(path):
+    if not is_hub_name(path):
         raise ModelError(
             f"model {path!r} is no folder; a model is a folder, a hub name owner/name or miniature; correct model.path"
         )

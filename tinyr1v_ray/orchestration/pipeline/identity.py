@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.data.model_folder import is_hub_name, resolve_model_folder
+from tinyr1v_ray.data.sources import SourceKind, parse_source
 from tinyr1v_ray.errors import DataError
-from tinyr1v_ray.miniature.base import base_model_folder
 from tinyr1v_ray.miniature.build import DATA_SEED, DATA_VERSION
+from tinyr1v_ray.miniature.pools import Domain
 
 _BLOCK_BYTES = 1 << 20
 MINIATURE = "miniature"
@@ -24,21 +26,27 @@ def fingerprint(value: object) -> str:
 
 
 def model_identity(path: str) -> str:
-    """Of a base: its files' content; a hub name that is no local folder stands for itself."""
-    folder = base_model_folder() if path == MINIATURE else Path(path).expanduser()
-    return _content(folder) if folder.is_dir() else path
+    """Of a base: its files' content; a hub name that is no local folder stands for itself.
+
+    Raises ModelError for a folder that is no model, and for what can be neither.
+    """
+    if path != MINIATURE and not Path(path).expanduser().is_dir() and is_hub_name(path):
+        return path
+    return content(resolve_model_folder(path))
 
 
 def source_identity(text: str) -> str:
     """Of a data source: the content of files and folders, the version of the miniature's, a hub name as it is.
 
     Images that a table names by path are not read for it: name their folder as the source, or rename the table, when
-    they change.
+    they change. Raises DataError for what cannot be a source.
     """
-    if text.startswith(f"{MINIATURE}:"):
+    name = parse_source(text, "train")
+    if name.kind is SourceKind.MINIATURE:
+        if name.location not in list(Domain):
+            raise DataError(f"data source {text!r}; the miniature has {', '.join(Domain)}; correct the source")
         return f"{text} version {DATA_VERSION} seed {DATA_SEED}"
-    path = Path(text).expanduser()
-    return _content(path) if path.exists() else text
+    return text if name.kind is SourceKind.HUB else content(Path(name.location))
 
 
 def plain(settings: Settings) -> dict[str, Any]:
@@ -64,12 +72,12 @@ def without(tree: Mapping[str, Any], left_out: Sequence[str], prefix: str = "") 
 
 
 @lru_cache(maxsize=256)
-def _content(path: Path) -> str:
+def content(path: Path) -> str:
     """Hash of a file, or of a folder's files and their names."""
     try:
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.is_file())
-            return fingerprint({file.relative_to(path).as_posix(): _content(file) for file in files})
+            return fingerprint({file.relative_to(path).as_posix(): content(file) for file in files})
         digest = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(_BLOCK_BYTES):

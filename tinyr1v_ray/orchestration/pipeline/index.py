@@ -17,11 +17,11 @@ from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import RunFolderError
+from tinyr1v_ray.evaluation.report.recipe import INDEX
+from tinyr1v_ray.orchestration.evaluation_job import SCORES
 from tinyr1v_ray.orchestration.pipeline.identity import MINIATURE
-from tinyr1v_ray.orchestration.pipeline.stages import BASE, Graph, Model, Stage
+from tinyr1v_ray.orchestration.pipeline.stages import BASE, EXPORT, Graph, Model, Stage
 from tinyr1v_ray.telemetry.records import replace_file, to_json
-
-INDEX = "recipe.json"
 
 
 class State(StrEnum):
@@ -50,10 +50,11 @@ class Index:
         self._seconds: dict[str, float] = {}
         for stage in graph.stages:
             note = _read_note(stage)
-            done = bool(note.get("result")) and stage.folder.is_dir() and note.get("made_of") == self._made_of(stage)
+            done = bool(note.get("result")) and note.get("made_of") == self._made_of(stage) and is_whole(stage)
             self.states[stage.id] = State.DONE if done else State.WAITING
             if done:
-                self._results[stage.id], self._seconds[stage.id] = note["result"], float(note["seconds"])
+                self._results[stage.id], seconds = str(note["result"]), note.get("seconds")
+                self._seconds[stage.id] = float(seconds) if isinstance(seconds, int | float) else 0.0
 
     def begin(self, stage: Stage) -> None:
         """The stage runs from now on; what it made of other results before is removed.
@@ -63,10 +64,11 @@ class Index:
         made_of, note = self._made_of(stage), _read_note(stage)
         if not note and stage.folder.exists():
             raise RunFolderError(
-                f"{stage.folder} exists, and {_note(stage).name} beside it does not; a recipe goes on only with what "
-                "it made itself; move the folder away, or put the file back"
+                f"{stage.folder} exists, and {_note(stage).name} beside it is missing or broken; a recipe goes on only "
+                "with what it made itself; move the folder away, or put the file back"
             )
-        if note and note.get("made_of") != made_of:
+        damaged = isinstance(stage.settings, MergeConfig) and not is_whole(stage)
+        if note and (note.get("made_of") != made_of or damaged):
             shutil.rmtree(stage.folder, ignore_errors=True)
             shutil.rmtree(stage.folder.with_name(f".{stage.folder.name}.partial"), ignore_errors=True)
         self._write_note(stage, {"made_of": made_of})
@@ -162,6 +164,22 @@ def _domains(settings: TrainConfig, named: Sequence[str]) -> list[str]:
     prefix = f"{MINIATURE}:"
     of_sources = [text.removeprefix(prefix) for text in settings.data.train if text.startswith(prefix)]
     return list(dict.fromkeys(named or of_sources or [settings.data.domain]))
+
+
+def is_whole(stage: Stage) -> bool:
+    """Whether what a finished stage leaves last is there; a damaged one is gone on with, or a merge made again."""
+    settings, folder = stage.settings, stage.folder
+    if isinstance(settings, MergeConfig):
+        return all(
+            (folder / name / "merge.json").is_file() and _has_weights(folder / name) for name in settings.recipes
+        )
+    if isinstance(settings, TrainConfig):
+        return (folder / EXPORT / "config.json").is_file() and _has_weights(folder / EXPORT)
+    return (folder / SCORES).is_file()
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
 
 
 def _note(stage: Stage) -> Path:

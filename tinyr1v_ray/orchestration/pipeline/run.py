@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,15 +17,16 @@ from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.evaluation.report.page import WrittenReport, write_report
+from tinyr1v_ray.evaluation.report.recipe import INDEX
 from tinyr1v_ray.merging.session import BundleResult
 from tinyr1v_ray.orchestration import merge_job
 from tinyr1v_ray.orchestration.cluster import check_room, connected, resources
 from tinyr1v_ray.orchestration.evaluation_job import evaluate_model, plan_engines
 from tinyr1v_ray.orchestration.inputs import load_inputs
 from tinyr1v_ray.orchestration.merge_progress import MergeProgress
-from tinyr1v_ray.orchestration.pipeline.index import INDEX, Index, State
+from tinyr1v_ray.orchestration.pipeline.index import Index, State
 from tinyr1v_ray.orchestration.pipeline.schedule import Need, run_stages
-from tinyr1v_ray.orchestration.pipeline.stages import STAGES, Stage, build_graph, recipe_folder
+from tinyr1v_ray.orchestration.pipeline.stages import STAGES, Graph, Stage, build_graph, recipe_folder
 from tinyr1v_ray.orchestration.placement import Placement, plan_placement
 from tinyr1v_ray.orchestration.training import TrainRequest, train_specialist
 from tinyr1v_ray.telemetry.display import Bar, Display
@@ -52,23 +53,33 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
     Stages are found again by a fingerprint of their settings and inputs: a finished one is not run again, a killed one
     goes on where it was, and a changed setting runs exactly what depends on it. Earlier results stay on disk.
     """
-    with Display(quiet=not config.progress) as display:
+    with Display(quiet=not config.progress) as display, ExitStack() as stack:
         display.line("reading the recipe's inputs")
         graph = build_graph(config)
-        folder = _open_folder(config)
-        with locked(folder):
-            write_settings(config, folder / CONFIG_FILE)
-            index = Index(folder, config, graph)
-            index.write()
-            waiting = [stage for stage in graph.stages if index.states[stage.id] is not State.DONE]
-            num_found = len(graph.stages) - len(waiting)
-            display.line(f"{len(graph.stages)} stages, {num_found} of them done already")
-            if waiting:
-                display.line("starting Ray")
-                with connected(config.cluster):
-                    asyncio.run(_Run(config, index, waiting, display, command).to_the_end())
-            display.line("writing the report")
-            return PipelineSummary(folder, write_report(folder), len(graph.stages), num_found)
+        for line in graph.remarks:
+            display.line(line)
+        folder = recipe_folder(config)
+        _check_folder(folder)
+        num_found = len(graph.stages) - len(_waiting(graph, Index(folder, config, graph)))
+        display.line(f"{len(graph.stages)} stages, {num_found} of them done already")
+        if num_found < len(graph.stages):  # nothing is written before it is clear that all of them fit a cluster
+            display.line("starting Ray")
+            stack.enter_context(connected(config.cluster))
+            for stage in _waiting(graph, Index(folder, config, graph)):
+                if (placement := stage_placement(stage)).actors:
+                    check_room(placement, config.cluster)
+        stack.enter_context(_opened(folder))
+        write_settings(config, folder / CONFIG_FILE)
+        index = Index(folder, config, graph)
+        index.write()
+        if waiting := _waiting(graph, index):
+            asyncio.run(_Run(index, waiting, display, command).to_the_end())
+        display.line("writing the report")
+        return PipelineSummary(folder, write_report(folder), len(graph.stages), num_found)
+
+
+def _waiting(graph: Graph, index: Index) -> list[Stage]:
+    return [stage for stage in graph.stages if index.states[stage.id] is not State.DONE]
 
 
 def stage_placement(stage: Stage) -> Placement:
@@ -88,25 +99,38 @@ def stage_need(stage: Stage) -> Need | None:
     return Need(sum(actor.num_cpus for actor in actors), sum(actor.num_gpus for actor in actors))
 
 
-def _open_folder(config: PipelineConfig) -> Path:
-    folder = recipe_folder(config)
-    others = {path.name for path in folder.iterdir()} - {STAGES, CONFIG_FILE, LOCK_FILE} if folder.is_dir() else set()
-    if others and not (folder / INDEX).is_file():
+def _check_folder(folder: Path) -> None:
+    """Raise RunFolderError when something else than a recipe is there."""
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder} is a file; a recipe has a folder of its own; choose another name or folder")
+    others = {path.name for path in folder.iterdir()} - {CONFIG_FILE, LOCK_FILE} if folder.is_dir() else set()
+    ours = (folder / INDEX).is_file() or (folder / STAGES).is_dir()
+    if others and not ours:
         raise RunFolderError(
             f"{folder} holds something else (no {INDEX}); a recipe has a folder of its own; choose another name"
         )
-    (folder / STAGES).mkdir(parents=True, exist_ok=True)
-    return folder
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[None]:
+    """The recipe's folder, made where it is missing, and held against other processes."""
+    try:
+        (folder / STAGES).mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError, FileNotFoundError) as error:
+        if isinstance(error, RunFolderError) or not str(error.filename or "").startswith(str(folder)):
+            raise
+        raise RunFolderError(
+            f"{error.filename} cannot be used: {error.strerror}; a recipe writes its folder; choose another one"
+        ) from error
 
 
 class _Run:
     """The stages that are waiting, on the cluster that this process is connected to."""
 
-    def __init__(
-        self, config: PipelineConfig, index: Index, waiting: Sequence[Stage], display: Display, command: Sequence[str]
-    ) -> None:
-        self._config, self._index, self._waiting = config, index, waiting
-        self._display, self._command = display, command
+    def __init__(self, index: Index, waiting: Sequence[Stage], display: Display, command: Sequence[str]) -> None:
+        self._index, self._waiting, self._display, self._command = index, waiting, display, command
         self._num_stages = len(index.states)
         self._num_done = self._num_stages - len(waiting)
         self._typical_s = sum(_TYPICAL_S[stage.kind] for stage in waiting)
@@ -114,10 +138,7 @@ class _Run:
         self._started_s = time.monotonic()
 
     async def to_the_end(self) -> None:
-        """All of them, after it is clear that each fits the cluster."""
-        for stage in self._waiting:
-            if (placement := stage_placement(stage)).actors:
-                check_room(placement, self._config.cluster)
+        """All of them."""
         needs = {stage.id: stage_need(stage) for stage in self._waiting}
         with self._display.bar("recipe", self._num_stages) as bar:
             bar.update(self._num_done, f"{self._num_done}/{self._num_stages} stages")

@@ -8,8 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from tinyr1v_ray.config.base import SchemaT, Settings, parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import MergeConfig
@@ -20,13 +18,35 @@ from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.evaluation.benchmarks.load import find_file
 from tinyr1v_ray.evaluation.benchmarks.registry import MINIATURE as MINIATURE_BENCHMARK
 from tinyr1v_ray.orchestration.evaluation_inputs import named_benchmarks
-from tinyr1v_ray.orchestration.pipeline.identity import fingerprint, model_identity, plain, source_identity, without
+from tinyr1v_ray.orchestration.pipeline.identity import (
+    content,
+    fingerprint,
+    model_identity,
+    plain,
+    source_identity,
+    without,
+)
 from tinyr1v_ray.telemetry.run_folder import FREE_ON_RESUME
 
 BASE = "base"
 STAGES = "stages"
 EXPORT = "export"
 VERSION = version("tinyr1v-ray")
+_OWNED_BY_TRAININGS = {
+    "run.name": "the training's name",
+    "run.folder": "folder",
+    "run.seed": "seeds",
+    "model.path": "base, or start_from",
+    "checkpoint.export": "nothing: it is always written",
+    "cluster": "cluster",
+}
+_OWNED_BY_EVALUATIONS = {
+    "model.path": "base and trainings",
+    "output": "folder",
+    "sampling.seed": "seeds",
+    "cluster": "cluster",
+}
+"""Settings that the recipe makes itself -> what to set instead."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +91,8 @@ class Graph:
     models: tuple[Model, ...]
     evaluated_by: Mapping[tuple[str, int], str]
     """(model name, seed) -> id of the stage that evaluates it."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of the configuration may not expect."""
 
 
 def stage_id(kind: str, name: str, seed: int) -> str:
@@ -93,6 +115,8 @@ def build_graph(config: PipelineConfig) -> Graph:
 
 def train_settings(config: PipelineConfig, name: str, seed: int, start: Path) -> TrainConfig:
     """One training's settings, from the model in `start`; raises ConfigError that names the training."""
+    for where, tree in (("train", config.train), (f"trainings.{name}.settings", config.trainings[name].settings)):
+        _refuse_owned(where, tree, _OWNED_BY_TRAININGS)
     fixed = {
         "run": {"name": name, "seed": seed},
         "model": {"path": str(start)},
@@ -118,7 +142,13 @@ class _Builder:
             for model in of_seed:
                 evaluated_by[model.name, seed] = self._evaluation(model)
             models += of_seed
-        return Graph(tuple(self._stages.values()), tuple(models), evaluated_by)
+        seeds = self._config.seeds
+        remarks = tuple(
+            f"trainings.{name} is left out: its seeds {list(training.seeds)} are none of the recipe's {list(seeds)}"
+            for name, training in self._config.trainings.items()
+            if training.seeds is not None and not set(training.seeds) & set(seeds)
+        )
+        return Graph(tuple(self._stages.values()), tuple(models), evaluated_by, remarks)
 
     def _models(self, seed: int) -> Iterator[Model]:
         """The models to be evaluated; adds the stages that make them."""
@@ -186,6 +216,7 @@ class _Builder:
             "output": "named below",
             "cluster": self._config.cluster.model_dump(mode="json"),
         }
+        _refuse_owned("evaluate", self._config.evaluate, _OWNED_BY_EVALUATIONS)
         settings = _parsed(EvaluateConfig, "evaluate", self._config.evaluate, fixed)
         if settings.sampling.temperature > 0:
             sampling = settings.sampling.model_copy(update={"seed": model.seed})
@@ -217,14 +248,39 @@ def _benchmark_identity(settings: EvaluateConfig, name: str) -> str:
     if name.startswith(MINIATURE_BENCHMARK):
         return source_identity(name)
     benchmark = next(of for of in named_benchmarks(settings) if of.name == name)
-    return source_identity(str(find_file(benchmark, Path(settings.data).expanduser())))
+    return content(find_file(benchmark, Path(settings.data).expanduser()))
 
 
 def _parsed(schema: type[SchemaT], where: str, *trees: Mapping[str, Any]) -> SchemaT:
     """Later trees over earlier ones, checked; an error says which part of the recipe it is about."""
-    merged = OmegaConf.to_container(OmegaConf.merge(*(OmegaConf.create(dict(tree)) for tree in trees)))
-    assert isinstance(merged, dict)
+    merged: dict[str, Any] = {}
+    for tree in trees:
+        merged = _over(merged, tree, where)
     try:
-        return parse_settings(schema, {str(key): value for key, value in merged.items()})
+        return parse_settings(schema, merged)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _over(lower: Mapping[str, Any], upper: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    """One tree over another; raises ConfigError where one has a section and the other a value."""
+    merged = dict(lower)
+    for name, value in upper.items():
+        below = merged.get(name, {})
+        if isinstance(value, Mapping) != isinstance(below, Mapping) and name in merged:
+            odd, key = below if isinstance(value, Mapping) else value, f"{prefix}{name}"
+            raise ConfigError(
+                f"{where}: {key} is {str(odd)[:80]!r}; it is a section of settings; write {key}.KEY=VALUE"
+            )
+        merged[name] = _over(below, value, where, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+    return merged
+
+
+def _refuse_owned(where: str, tree: Mapping[str, Any], owned: Mapping[str, str]) -> None:
+    """Raise ConfigError for settings that the recipe makes itself, which would have no effect."""
+    for key, instead in owned.items():
+        found: Any = tree
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is not None:
+            raise ConfigError(f"{where}: {key} is set; it is the recipe's own; remove it, and set {instead}")
