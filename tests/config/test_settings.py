@@ -96,6 +96,21 @@ def flat(tree, prefix=""):
         ("no_equals_sign", "override 'no_equals_sign' has no '='"),
         ("=3", "override '=3' has no '='"),
         ("run.name=[", "cannot be applied"),
+        (".a=1", "override '.a=1' has a dot without a name beside it"),
+        ("run..seed=1", "override 'run..seed=1' has a dot without a name"),
+        ("data.train=[]", "^config: data.train is empty"),
+        ("run.seed=4294967296", "run.seed is 4294967296; input should be less than or equal to 4294967295"),
+        ("run.seed=true", "run.seed is True; input should be a number, not true or false"),
+        ("learner.zero_stage=false", "learner.zero_stage is False; input should be a number"),
+        ("learner.adam_betas=[true,0.9]", "learner.adam_betas is .True, 0.9.; input should be a number"),
+        ("reward.format_weights.ocr=true", "reward.format_weights is .*; input should be a number"),
+        ("learner.adam_betas=[0.9,1.0]", "learner.adam_betas.1 is 1.0; input should be less than 1"),
+        ("learner.adam_betas=[-0.1,0.9]", "learner.adam_betas.0 is -0.1; input should be greater than or equal to 0"),
+        ("run.seed=" + "9" * 5000, "cannot be applied|run.seed is"),
+        ("run.name=" + "[" * 3000, "cannot be applied: (it is nested too deeply|while parsing)"),
+        ("run.name=" + "a" * 200_000, "run.name is 'aaaa.* ... .*aaa'; string should"),
+        ("data.question_template=" + "a" * 200_000, "question_template 'aaa.* must hold {question} once; add"),
+        ("a" * 200_000 + "=1", "unknown key aaa"),
         ("run.name=${oc.env:HOME}", "run.name is '\\${oc.env:HOME}'; string should match"),
     ],
 )
@@ -103,6 +118,36 @@ def test_a_wrong_setting_is_one_line_with_exit_code_2(override, says):
     with pytest.raises(ConfigError, match=says) as caught:
         train(override)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+    assert len(str(caught.value)) < 1200
+
+
+@pytest.mark.parametrize(
+    "schema, key, near",
+    [
+        (PipelineConfig, "merge.recipes.mine.methd", "merge.recipes.mine.method"),
+        (PipelineConfig, "merge.recipes.mine.amm.step", "merge.recipes.mine.amm.steps"),
+        (PipelineConfig, "trainings.ocr.start_form", "trainings.ocr.start_from"),
+        (MergeConfig, "recipes.mine.methd", "recipes.mine.method"),
+        (EvaluateConfig, "user.mine.metrc", "user.mine.metric"),
+    ],
+)
+def test_suggestions_go_into_sections_that_the_user_names(schema, key, near):
+    tree = {"base": "a", "output": "b"} if schema is MergeConfig else {}
+    if schema is PipelineConfig:
+        tree = {"name": "a", "trainings": {"ocr": {}}}
+    if schema is EvaluateConfig:
+        tree = {"benchmarks": ["mine"], "user": {"mine": {"file": "a.tsv", "metric": "exact"}}}
+    with pytest.raises(ConfigError, match=f"unknown key {key}; .* did you mean {near}?"):
+        parse_settings(schema, tree, [f"{key}=1"])
+
+
+def test_a_seed_of_another_command_is_bounded_too():
+    for schema, tree in (
+        (EvaluateConfig, {"benchmarks": ["mme"], "sampling": {"seed": 2**32}}),
+        (MergeConfig, {"base": "a", "output": "b", "recipe": {"seed": 2**32}}),
+    ):
+        with pytest.raises(ConfigError, match="seed is 4294967296; input should be less than or equal to 4294967295"):
+            parse_settings(schema, tree)
 
 
 def test_contradictions_between_sections_are_said():
@@ -128,6 +173,9 @@ def test_what_has_no_default_must_be_given():
         ("- a\n- b\n", "holds a list; a config is a YAML mapping"),
         ("run: {name: [\n", "cannot be read"),
         ("run: {name: a}\nrun: {name: b}\n", "cannot be read"),
+        ("3\n", "cannot be read: it holds a single value; a config is a YAML mapping"),
+        ("a: " + "[" * 3000 + "]" * 3000, "cannot be read: it is nested too deeply"),
+        ("run: {seed: " + "9" * 5000 + "}", "cannot be read"),
     ],
 )
 def test_a_file_that_is_no_mapping(tmp_path, text, says):
@@ -138,10 +186,18 @@ def test_a_file_that_is_no_mapping(tmp_path, text, says):
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    for path in (tmp_path / "none.yaml", tmp_path):
-        with pytest.raises(ConfigError, match="does not exist; --config names a YAML file"):
+def test_what_is_no_readable_file_is_named(tmp_path):
+    for path, says in (
+        (tmp_path / "none.yaml", "does not exist; --config names a YAML file"),
+        (tmp_path, "is a folder; --config names a YAML file"),
+        (Path(), "config file . is a folder"),
+        (Path("/dev/null"), "is no plain file"),
+        (Path("/proc/self/mem"), "cannot be read: Input/output error"),  # a file that opens and refuses to be read
+        (tmp_path / ("a" * 300_000), "cannot be read: File name too long"),
+    ):
+        with pytest.raises(ConfigError, match=says) as caught:
             load_settings(TrainConfig, path)
+        assert len(str(caught.value)) < 1000 and str(caught.value).count(";") == 2
 
 
 def test_bytes_that_are_no_text(tmp_path):

@@ -9,20 +9,55 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 from yaml import YAMLError
 
 from tinyr1v_ray.errors import ConfigError
+
+MAX_SEED = 2**32 - 1
+"""Largest seed that every generator here takes."""
+_UNREADABLE = (YAMLError, OmegaConfBaseException, ValueError, RecursionError)
+"""What reading YAML raises: bad syntax, bytes that are no text, numbers of thousands of digits, endless nesting."""
 
 
 class Settings(BaseModel):
     """Base of every section: frozen, unknown keys forbidden, attribute docstrings become the descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        inner = list(value.values()) if isinstance(value, Mapping) else value
+        has_bool = any(isinstance(each, bool) for each in (inner if isinstance(inner, list | tuple) else (inner,)))
+        if has_bool and _is_numeric(cls.model_fields[str(info.field_name)].annotation):
+            raise PydanticCustomError("bool_for_number", "Input should be a number, not true or false")
+        return value
+
+
+def _is_numeric(annotation: Any) -> bool:
+    """Whether a field holds numbers, alone or several, and no truth value.
+
+    >>> _is_numeric(int | None), _is_numeric(tuple[float, ...]), _is_numeric(Literal[0, 2]), _is_numeric(bool)
+    (True, True, True, False)
+    """
+    kinds = set(_kinds(annotation))
+    return bool(kinds & {int, float}) and not kinds & {bool, Any}
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) is Literal:
+        yield from (type(choice) for choice in get_args(annotation))
+    elif inner := get_args(annotation):
+        for each in inner:
+            yield from _kinds(each)
+    else:
+        yield annotation
 
 
 SchemaT = TypeVar("SchemaT", bound=Settings)
@@ -39,16 +74,51 @@ def load_settings(schema: type[SchemaT], path: Path | None, overrides: Sequence[
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, as plain Python objects."""
-    if not path.is_file():
-        raise ConfigError(f"config file {path} does not exist; --config names a YAML file; see configs/ for examples")
+    if seen := _why_no_file(path):
+        raise ConfigError(
+            f"config file {shortened(str(path))} {seen}; --config names a YAML file; see configs/ for examples"
+        )
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"config file {path} cannot be read: {reason}; a config is a YAML mapping; fix it") from error
+    except (OSError, *_UNREADABLE) as error:
+        raise ConfigError(
+            f"config file {shortened(str(path))} cannot be read: {_reason(error)}; a config is a YAML mapping; fix it"
+        ) from error
     if not isinstance(tree, dict):
         raise ConfigError(f"config file {path} holds a {type(tree).__name__}; a config is a YAML mapping; fix it")
     return {str(key): value for key, value in tree.items()}
+
+
+def _why_no_file(path: Path) -> str:
+    """What a path is that cannot be read as a file; empty for one that may."""
+    try:
+        if path.is_dir():
+            return "is a folder"
+        return "" if path.is_file() else "is no plain file" if path.exists() else "does not exist"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+
+
+def _reason(error: BaseException) -> str:
+    """Of a file or text that cannot be read, in one short line."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, OSError) and error.strerror is None:  # OmegaConf's way of saying that a number stands alone
+        return "it holds a single value"
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return shortened(" ".join(str(reason).split()), 600)
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text with its middle left out when it is longer than `most` characters.
+
+    >>> shortened("a" * 50 + "b" * 50, 20)
+    'aaaaaaaa ... bbbbbbb'
+    """
+    if len(text) <= most:
+        return text
+    rest = most - 5
+    return f"{text[: rest - rest // 2]} ... {text[len(text) - rest // 2 :]}"
 
 
 def put_over(tree: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
@@ -74,36 +144,45 @@ def put_over(tree: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> 
 def parse_settings(schema: type[SchemaT], tree: dict[str, Any], overrides: Sequence[str] = ()) -> SchemaT:
     """Validate a plain mapping after applying `key.sub=value` overrides; raises ConfigError."""
     for override in overrides:
-        key, separator, _ = override.partition("=")
-        if not separator or not key.strip():
-            raise ConfigError(f"override {override!r} has no '='; overrides are key=value; write key.sub=value")
+        _check_override(override)
     try:
         merged = OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(list(overrides)))
         plain = OmegaConf.to_container(merged)
-    except (OmegaConfBaseException, YAMLError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"overrides {list(overrides)} cannot be applied: {reason}; write key.sub=value") from error
+    except (*_UNREADABLE, TypeError) as error:
+        given = shortened(str(list(overrides)))
+        raise ConfigError(f"overrides {given} cannot be applied: {_reason(error)}; write key.sub=value") from error
     try:
         return schema.model_validate(plain)
     except ValidationError as error:
         raise ConfigError(_first_problem(schema, error)) from error
 
 
+def _check_override(override: str) -> None:
+    key, separator, _ = override.partition("=")
+    seen = shortened(repr(override))
+    if not separator or not key.strip():
+        raise ConfigError(f"override {seen} has no '='; overrides are key=value; write key.sub=value")
+    if not all(part.strip() for part in key.split(".")):
+        raise ConfigError(f"override {seen} has a dot without a name beside it; keys are key.sub; write key.sub=value")
+
+
 def _first_problem(schema: type[Settings], error: ValidationError) -> str:
     """One line about the first problem, and how many more there are."""
     problem = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in problem["loc"]) or "the config"
+    place = tuple(str(part) for part in problem["loc"])
+    key = shortened(".".join(place) if any(place) else "''" if place else "the config")
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, list(known_keys(schema)), n=1, cutoff=0.5)
+        near = difflib.get_close_matches(key, list(_nearby_keys(schema, place)), n=1, cutoff=0.5)
         remedy = f"did you mean {near[0]}?" if near else "see configs/REFERENCE.md for the known keys"
         return f"config: unknown key {key}; every key must be known; {remedy}{more}"
     if problem["type"] == "value_error":
-        return f"config: {key}: {problem['msg'].removeprefix('Value error, ')}{more}"
+        where = f"{key}: " if place else ""
+        return f"config: {where}{shortened(problem['msg'].removeprefix('Value error, '), 600)}{more}"
     if problem["type"] == "missing":
         return f"config: {key} is not set; it has no default; set it in the file or as {key}=VALUE{more}"
-    rule = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"config: {key} is {problem['input']!r}; {rule}; change it in the file or as {key}=VALUE{more}"
+    rule, seen = problem["msg"][0].lower() + problem["msg"][1:], shortened(repr(problem["input"]))
+    return f"config: {key} is {seen}; {rule}; change it in the file or as {key}=VALUE{more}"
 
 
 def known_keys(schema: type[Settings], prefix: str = "") -> Iterator[str]:
@@ -112,6 +191,17 @@ def known_keys(schema: type[Settings], prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
             yield from known_keys(field.annotation, prefix + name + ".")
+
+
+def _nearby_keys(schema: type[Settings], place: tuple[str, ...], prefix: str = "") -> Iterator[str]:
+    """`known_keys`, and those below the name at `place` where names are the user's (`merge.recipes.NAME.method`)."""
+    yield from known_keys(schema, prefix)
+    field = schema.model_fields.get(place[0]) if place else None
+    inner = get_args(field.annotation) if field else ()
+    if field and isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+        yield from _nearby_keys(field.annotation, place[1:], f"{prefix}{place[0]}.")
+    elif len(place) > 1 and inner and isinstance(inner[-1], type) and issubclass(inner[-1], Settings):
+        yield from _nearby_keys(inner[-1], place[2:], f"{prefix}{place[0]}.{place[1]}.")
 
 
 def write_settings(settings: Settings, path: Path) -> None:

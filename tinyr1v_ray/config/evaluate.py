@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.base import MAX_SEED, Settings
 from tinyr1v_ray.config.surroundings import ClusterSettings
 from tinyr1v_ray.config.train import ModelSettings
 
@@ -22,7 +22,7 @@ class SamplingSettings(Settings):
     """Nucleus sampling; 1 keeps all tokens."""
     max_tokens: PositiveInt = 2048
     """Longest answer, tokens."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     """Seed of the draws."""
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.base import MAX_SEED, Settings
 
 Method = Literal["amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c", "function"]
 FloatName = Literal["float32", "float64"]
@@ -70,7 +70,7 @@ class RecipeConfig(Settings):
     """TIES: share of entries kept, by magnitude."""
     drop: float = Field(default=0.2, ge=0, lt=1)
     """DARE: share of entries dropped; the rest is rescaled."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """DARE's masks and stochastic rounding."""
     vision: Literal["optimise", "average", "base"] = "optimise"
     """Linears of the vision tower and its merger: by the method, averaged, or left as in the base."""

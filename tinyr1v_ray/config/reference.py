@@ -71,7 +71,9 @@ def _type(field: FieldInfo) -> str:
     """The type in words, and the bounds that pydantic keeps beside it."""
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     rules = [(rule, name) for rule in field.metadata for name in signs if getattr(rule, name, None) is not None]
-    return ", ".join([_words(field.annotation), *(f"{signs[name]} {getattr(rule, name):g}" for rule, name in rules)])
+    bounds = [(signs[name], getattr(rule, name)) for rule, name in rules]
+    shown = [f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}" for sign, bound in bounds]
+    return ", ".join([_words(field.annotation), *shown])
 
 
 def _words(annotation: Any) -> str:

@@ -7,10 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tinyr1v_ray.config.algorithm import AlgorithmSettings
-from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.base import MAX_SEED, Settings
 from tinyr1v_ray.config.surroundings import CheckpointSettings, ClusterSettings, TelemetrySettings, WeightSettings
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class RunSettings(Settings):
@@ -20,7 +21,7 @@ class RunSettings(Settings):
     """Name of the run's folder: letters, digits, dot, underscore and dash."""
     folder: str = "runs"
     """Folder that holds the runs; shared by all nodes."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     """Seed of data order, sampling and initialisation."""
     num_steps: PositiveInt = 120
     """Updates of the policy (paper's framework: 120)."""
@@ -197,8 +198,8 @@ class LearnerSettings(Settings):
     """AdamW learning rate."""
     weight_decay: NonNegativeFloat = 0.01
     """AdamW weight decay."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW betas."""
+    adam_betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """AdamW betas, at least 0 and below 1."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Learning rate after the warm-up: constant, or down to zero at `run.num_steps`."""
     num_warmup_steps: NonNegativeInt = 0
