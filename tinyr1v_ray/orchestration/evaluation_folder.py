@@ -16,6 +16,7 @@ from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
 from tinyr1v_ray.evaluation.benchmarks.stored import (
     ITEMS,
+    RECORD,
     StoredAnswer,
     StoredItem,
     benchmark_folder,
@@ -26,7 +27,6 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
 )
 from tinyr1v_ray.telemetry.records import replace_file, to_json
 
-_RECORD = "evaluation.json"
 _BLOCK_BYTES = 8 << 20
 _SAME = ("model", "num_items", "system_prompt", "question_template", "sampling")
 """Settings that every answer in a folder shares."""
@@ -52,7 +52,7 @@ def open_output(config: EvaluateConfig, model_folder: Path, benchmarks: Sequence
         "benchmarks": [benchmark.name for benchmark in benchmarks],
         "config": settings,
     }
-    if (output / _RECORD).is_file():
+    if (output / RECORD).is_file():
         before = read_record(output)
         _check_same(output, before, record)
         record["benchmarks"] = list(dict.fromkeys([*before["benchmarks"], *record["benchmarks"]]))
@@ -62,7 +62,7 @@ def open_output(config: EvaluateConfig, model_folder: Path, benchmarks: Sequence
     try:
         output.mkdir(parents=True, exist_ok=True)
         settings["benchmarks"], settings["output"] = record["benchmarks"], str(output)
-        replace_file(output / _RECORD, to_json(record, indent=2) + "\n")
+        replace_file(output / RECORD, to_json(record, indent=2) + "\n")
     except OSError as error:
         raise RunFolderError(f"{output} cannot be written: {error.strerror}; answers go there; name another") from error
 
@@ -70,11 +70,11 @@ def open_output(config: EvaluateConfig, model_folder: Path, benchmarks: Sequence
 def read_record(output: Path) -> dict[str, Any]:
     """What `open_output` wrote; raises RunFolderError when it is missing or broken."""
     try:
-        record = json.loads((output / _RECORD).read_text(encoding="utf-8"))
+        record = json.loads((output / RECORD).read_text(encoding="utf-8"))
         return {name: record[name] for name in ("same", "benchmarks", "config")}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunFolderError(
-            f"{output / _RECORD} cannot be read ({type(error).__name__}); the folder of an evaluation has it; name "
+            f"{output / RECORD} cannot be read ({type(error).__name__}); the folder of an evaluation has it; name "
             "such a folder"
         ) from error
 

@@ -23,6 +23,7 @@ from tinyr1v_ray.evaluation.benchmarks.grading import Grader
 from tinyr1v_ray.evaluation.benchmarks.judge import JudgeClient
 from tinyr1v_ray.evaluation.benchmarks.stored import (
     ANSWERS,
+    SCORES,
     StoredAnswer,
     benchmark_folder,
     read_answers,
@@ -40,8 +41,6 @@ from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.display import Display
 from tinyr1v_ray.telemetry.records import JsonLines, replace_file, to_json
 from tinyr1v_ray.types import Prompt
-
-SCORES = "scores.json"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,11 @@ from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
 from tinyr1v_ray.telemetry.records import replace_file
 
 ITEMS, ANSWERS = "items.jsonl", "answers.jsonl"
+"""In the folder of each benchmark."""
+RECORD = "evaluation.json"
+"""What was asked of which model: the first file of an evaluation's folder."""
+SCORES = "scores.json"
+"""What an evaluation writes last: before it is there, the stored answers are not graded."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from tinyr1v_ray.evaluation.benchmarks.figures import benchmark_figures
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
 from tinyr1v_ray.evaluation.benchmarks.registry import find_benchmark
 from tinyr1v_ray.evaluation.benchmarks.stored import (
+    RECORD,
+    SCORES,
     StoredAnswer,
     StoredItem,
     benchmark_folder,
@@ -24,9 +26,6 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
 )
 from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
 
-SCORES = "scores.json"
-"""What an evaluation writes last: before it is there, the stored answers are not graded."""
-RECORD = "evaluation.json"
 _EQUAL_POINTS = 1e-6
 
 

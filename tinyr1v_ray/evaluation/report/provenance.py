@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyr1v_ray.evaluation.report.outcomes import RECORD
+from tinyr1v_ray.evaluation.benchmarks.stored import RECORD
 from tinyr1v_ray.evaluation.report.recipe import Recipe
 from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
 
