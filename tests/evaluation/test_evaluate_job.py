@@ -18,7 +18,7 @@ from PIL import Image
 from tinyr1v_ray.cli import evaluate
 from tinyr1v_ray.config.base import load_settings, parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
-from tinyr1v_ray.errors import ConfigError, DataError, ModelError, RunFolderError
+from tinyr1v_ray.errors import ConfigError, DataError, ModelError, PlacementError, RunFolderError
 from tinyr1v_ray.evaluation.benchmarks.registry import TEN_BENCHMARKS
 from tinyr1v_ray.evaluation.benchmarks.stored import read_answers, read_items, write_answers
 from tinyr1v_ray.orchestration import evaluation_job
@@ -184,6 +184,28 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     with pytest.raises(error, match=re.escape(message)) as caught:
         run(*overrides, *(word for word in words + flags if "=" not in word))
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--output", "file"], "file cannot be written: .*file is no folder"),
+        (["--output", "file/out"], "file/out cannot be written: .*file is no folder"),
+        (["--output", "out", "cluster.address=127.0.0.1:1"], "nobody answers at 127.0.0.1:1"),
+    ],
+)
+def test_an_output_or_address_that_cannot_be_used_leaves_nothing(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_mme(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    before = sorted(tmp_path.iterdir())
+    flags = ["--benchmarks", "mme", "--data", str(tmp_path), *words]
+    overrides = [word for word in flags if "=" in word] + SMALL + ["sampling.max_tokens=48"]
+    with pytest.raises((RunFolderError, PlacementError), match=message) as caught:
+        run(*overrides, *(word for word in flags if "=" not in word))
+    assert "\n" not in str(caught.value) and sorted(tmp_path.iterdir()) == before
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:

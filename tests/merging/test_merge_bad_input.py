@@ -247,6 +247,19 @@ def test_existing_output(case: Case) -> None:
     assert (case.output / "keep").read_text() == "mine"
 
 
+def test_an_output_below_a_file(case: Case) -> None:
+    file = case.output.parent.parent / "file"
+    file.write_text("mine")
+    case.output = file / "models" / "merged"
+    case.refused("cannot be made", f"{file} is no folder")
+
+
+def test_an_expert_twice(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(case.experts[0])
+    for again in (case.experts[0], tmp_path / "again"):
+        case.refused(str(again), "each is merged once", extra=("--expert", again))
+
+
 def test_too_little_disk(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 1000))

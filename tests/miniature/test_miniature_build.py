@@ -55,9 +55,16 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(build.datasets.Dataset, "to_parquet", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DataError, match=r"cannot be kept at .*: No space left on device; .* set XDG_CACHE_HOME"):
         ensure_data(tmp_path, "ocr", "train")
     assert [found for found in tmp_path.rglob("*") if found.is_file()] == []
+
+
+def test_a_cache_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for cache, says in ((tmp_path / "file", "Not a directory"), (tmp_path / ("a" * 300), "File name too long")):
+        with pytest.raises(DataError, match=f"{says}; .* set XDG_CACHE_HOME"):
+            ensure_data(cache, "ocr", "train")
 
 
 @pytest.mark.parametrize(("domain", "split", "named"), [("orc", "train", "ocr"), ("ocr", "test", "evaluation")])

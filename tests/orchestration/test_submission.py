@@ -45,7 +45,12 @@ data: {train: ['miniature:ocr']}
 rollout: {num_cpus_per_engine: 0.4}
 learner: {num_cpus_per_rank: 0.4}
 """
-RECIPE = f"name: whole\ntrain: {json.dumps(yaml.safe_load(SMALL))}\ntrainings: {{ocr: {{}}}}\n"
+SHARED = {key: settings for key, settings in yaml.safe_load(SMALL).items() if key != "run"}
+RECIPE = f"""# with this comment, the folder of configurations is the largest of those packed
+name: whole
+train: {json.dumps(SHARED)}
+trainings: {{ocr: {{}}}}
+"""
 JOINS = """
 from tinyr1v_ray.config.surroundings import ClusterSettings
 from tinyr1v_ray.orchestration.cluster import connected, resources
@@ -251,6 +256,10 @@ def test_a_job_that_does_not_exist(head: Head) -> None:
         (["jobs", "list", "--address", "ray://127.0.0.1:10001"], "has the scheme ray"),
         (["jobs", "list", "--address", "http://127.0.0.1:1"], "nobody answers at http://127.0.0.1:1"),
         (["submit", "--address", "{ray-less}", "train", "{config}", "run.folder=/x"], "does not answer as a Ray dash"),
+        (["jobs", "list", "--address", "{json}"], "does not answer as a Ray dashboard"),
+        (["jobs", "logs", "--address", "{json}", "JOB"], "does not answer as a Ray dashboard"),
+        (["jobs", "status", "--address", "{json}", "JOB"], "does not answer as a Ray dashboard"),
+        (["jobs", "stop", "--address", "{json}", "JOB"], "does not answer as a Ray dashboard"),
         (["submit", "--address", "http://h:1", "train", "{config}"], "run.folder is not set for a job"),
         (["submit", "--address", "http://h:1", "{config}", "run.folder=runs"], "run.folder is runs for a job"),
         (["submit", "--address", "http://h:1", "train", "{config}", "run.foldr=/x"], "unknown key run.foldr"),
@@ -278,8 +287,8 @@ def test_bad_input_is_refused_in_one_line(
         .replace("{recipe}", "--config configs/recipe_small.yaml")
         .split()
     ]
-    with ray_less_server() as address:
-        assert main([word.replace("{ray-less}", address) for word in words]) == 2
+    with web_server(Silent) as address, web_server(Json) as json_address:
+        assert main([word.replace("{ray-less}", address).replace("{json}", json_address) for word in words]) == 2
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1
 
@@ -291,10 +300,20 @@ class Silent(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Json(Silent):
+    """Answers an empty JSON list to all."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+
 @contextmanager
-def ray_less_server() -> Iterator[str]:
+def web_server(handler: type[Silent]) -> Iterator[str]:
     """A web server that is not Ray's."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

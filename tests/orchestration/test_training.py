@@ -19,6 +19,9 @@ import torch
 from planning_checks import assert_memory_as_planned
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+from tinyr1v_ray.cli.main import main
+from tinyr1v_ray.orchestration import training
+
 TINYR1V = str(Path(sys.executable).with_name("tinyr1v"))
 CONFIG = str(Path(__file__).parents[2] / "configs" / "miniature_ocr_cpu.yaml")
 SMALL = [
@@ -99,6 +102,50 @@ def _command(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cluster.address=127.0.0.1:1"], "nobody answers at 127.0.0.1:1"),
+        (["run.folder=file"], "file/r cannot be made: .*file is no folder"),
+        (["run.folder=.", "run.name=file"], "file exists and is no run"),
+        (["--resume"], "holds no config.yaml; --resume continues"),
+        (["run.folder=.", "run.name=there"], "there holds a run with other values"),
+        (["model.path=nowhere"], "model 'nowhere' is no folder"),
+        (["model.path=there"], "model folder .*there has no configuration"),
+        (["data.train=[none.parquet]"], "data file none.parquet does not exist"),
+        (["data.evaluation=[file]"], "data file file ends in ''"),
+        (["data.train=['miniature:orc']"], "miniature has no domain 'orc'"),
+        (["reward.function=nothing"], "reward.function is 'nothing'; it is written package.module:function"),
+        (["reward.function=no_such_module:f"], "reward.function no_such_module:f cannot be imported"),
+        (["weights.folder=/nowhere"], "weights.folder /nowhere: no such folder; .* name another one"),
+        (["telemetry.wandb_project=mine"], "wandb is not installed"),
+    ],
+)
+def test_what_can_be_told_at_once_is_told_before_ray_and_leaves_nothing(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError("Ray or the reading of data was started")
+
+    for name in ("connected", "load_inputs"):
+        monkeypatch.setattr(training, name, started)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("there").mkdir()
+    Path("there/config.yaml").write_text("run: {name: another}\n")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["train", "--config", CONFIG, "run.name=r", *words]) == 2
+    printed = capsys.readouterr().err
+    assert re.search(message, printed) and printed.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -92,6 +92,14 @@ def test_a_failed_start_leaves_nothing(tmp_path, monkeypatch):
     assert names_in(tmp_path / "runs") == []
 
 
+def test_a_folder_below_a_file_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"cannot be made: .*file is no folder; .* correct run.folder"):
+        create_run_folder(tmp_path / "file" / "runs" / "a", settings(), COMMAND)
+    with pytest.raises(RunFolderError, match="cannot be made: File name too long"):
+        create_run_folder(tmp_path / ("a" * 300) / "b", settings(), COMMAND)
+
+
 def test_of_two_that_start_at_once_one_wins(tmp_path):
     folder = tmp_path / "a"
     loser = tmp_path / ".a.tmp"

@@ -46,7 +46,14 @@ def is_hub_name(path: str) -> bool:
     return _HUB_NAME.fullmatch(path) is not None
 
 
-def _locate(path: str) -> Path:
+def check_model_name(path: str) -> None:
+    """Raise ModelError when a name means nothing, or a folder that is here is no model; the hub is not asked."""
+    if (folder := _local(path)) is not None:
+        check_model_folder(folder)
+
+
+def _local(path: str) -> Path | None:
+    """The folder that is here already; None for a hub name."""
     if path == "miniature":
         return base_model_folder()
     folder = Path(path).expanduser()
@@ -56,6 +63,12 @@ def _locate(path: str) -> Path:
         raise ModelError(
             f"model {path!r} is no folder; a model is a folder, a hub name owner/name or miniature; correct model.path"
         )
+    return None
+
+
+def _locate(path: str) -> Path:
+    if (folder := _local(path)) is not None:
+        return folder
     try:
         return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:

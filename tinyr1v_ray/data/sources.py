@@ -31,6 +31,7 @@ from datasets.exceptions import DatasetsError
 from pyarrow.parquet import read_metadata
 
 from tinyr1v_ray.errors import DataError
+from tinyr1v_ray.miniature.pools import Domain, Pool, named
 
 _HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<split>[\w.\[\]:%+-]+))?")
 _FILE_LOADERS = {".parquet": "parquet", ".jsonl": "json"}
@@ -97,6 +98,17 @@ def parse_source(text: str, purpose: str) -> SourceName:
         f"data source {text!r} is no file or folder; a source is a .parquet or .jsonl file, a folder, a hub name "
         "owner/name:split or miniature:DOMAIN; correct data.train or data.evaluation"
     )
+
+
+def check_source(text: str, purpose: str) -> None:
+    """Raise DataError for what can be told of a source without loading it: its form, the names of the miniature, and
+    files that are missing, empty or of another kind."""
+    name = parse_source(text, purpose)
+    if name.kind is SourceKind.MINIATURE:
+        named(Domain, name.location, "domain")
+        named(Pool, name.split, "split")
+    if name.kind is SourceKind.FILE:
+        _check_file(Path(name.location))
 
 
 def load_source(text: str, purpose: str, cache_folder: Path) -> Source:

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -30,6 +31,15 @@ class Closeness:
 
     norm_ratio: float
     cosine: float
+
+
+def check_distinct(experts: Sequence[Path]) -> None:
+    """Raise MergeError for one folder that is named twice: its task vector would count twice."""
+    seen: dict[Path, Path] = {}
+    for expert in experts:
+        first = seen.setdefault(expert.resolve(), expert)
+        if first is not expert:
+            raise MergeError(f"experts has {first} and {expert}, one folder; each is merged once; remove one")
 
 
 def closeness(base_sq: float, delta_sq: float, delta_base: float) -> Closeness:

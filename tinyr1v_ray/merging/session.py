@@ -6,17 +6,15 @@ appears by one rename when the bytes on disk have been held against the journal.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from tinyr1v_ray.config.merge import MergeConfig
-from tinyr1v_ray.errors import CheckpointError, MergeError, RunFolderError
+from tinyr1v_ray.errors import MergeError, RunFolderError
 from tinyr1v_ray.merging.accounting import LedgerEntry, build_ledger, open_expert
 from tinyr1v_ray.merging.assets import (
     check_architectures,
@@ -28,15 +26,14 @@ from tinyr1v_ray.merging.assets import (
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.merging.execute import allocate
 from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, sync_to_disk, verify_output
+from tinyr1v_ray.merging.output_folder import check_creatable, check_room, locked_folder
 from tinyr1v_ray.merging.own_method import function_hashes, try_functions
 from tinyr1v_ray.merging.plan import MergePlan, input_files, make_plan
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.report import REPORT, make_report, unchanged_experts, write_report
 from tinyr1v_ray.merging.safetensors_file import require_unchanged
-from tinyr1v_ray.merging.sanity import Closeness, check_same_base, sample_closeness
+from tinyr1v_ray.merging.sanity import Closeness, check_distinct, check_same_base, sample_closeness
 from tinyr1v_ray.merging.schedule import Bundle, make_bundles
-
-_SPARE_DISK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -114,6 +111,7 @@ def prepare_merge(config: MergeConfig, base: Path) -> PreparedMerge:
         raise MergeError("no expert was given; a merge needs at least one; pass --expert DIR or set experts")
     output = Path(config.output).absolute()
     paths = tuple(Path(expert) for expert in config.experts)
+    check_distinct(paths)
     base_folder = open_checkpoint(base)
     experts = [open_expert(path) for path in paths]
     check_architectures(base_folder, experts)
@@ -142,19 +140,9 @@ def _check_output(prepared: PreparedMerge) -> None:
             f"output {prepared.output} exists; a merge never writes into an existing folder; "
             "remove it or choose another"
         )
-    parent = prepared.output.parent
-    while not parent.exists():
-        parent = parent.parent
-    free = shutil.disk_usage(parent).free
-    have = 0
-    if prepared.working_folder.is_dir():
-        have = sum(f.stat().st_blocks * 512 for f in prepared.working_folder.rglob("*.safetensors"))
-    needed = prepared.plan.write_bytes + _SPARE_DISK_BYTES - have
-    if free < needed and not prepared.is_finished:
-        raise CheckpointError(
-            f"{parent} has {free / 2**30:.2f} GiB free; the output needs {needed / 2**30:.2f} GiB; "
-            "free some space or choose another output"
-        )
+    check_creatable(prepared.output)
+    if not prepared.is_finished:
+        check_room(prepared.output, prepared.working_folder, prepared.plan.write_bytes)
 
 
 def run_merge(prepared: PreparedMerge, runner: Runner, listener: Listener) -> MergeSummary:
@@ -166,39 +154,12 @@ def run_merge(prepared: PreparedMerge, runner: Runner, listener: Listener) -> Me
     if prepared.is_finished:
         shutil.rmtree(prepared.working_folder, ignore_errors=True)
         return MergeSummary(prepared.output)
-    with _working_folder(prepared) as folder:
+    with locked_folder(prepared.working_folder, prepared.output, prepared.config.resume) as folder:
         try:
             return _run_locked(prepared, folder, runner, listener)
         except MergeError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-
-
-@contextmanager
-def _working_folder(prepared: PreparedMerge) -> Iterator[Path]:
-    """Created and locked; a second merge into the same output is refused while the first runs."""
-    folder = prepared.working_folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunFolderError(
-                f"{folder} is in use by another merge; one merge writes an output; wait for it or choose another output"
-            ) from error
-        if not prepared.config.resume:
-            _empty(folder)
-        (folder / OUTPUT).mkdir(exist_ok=True)
-        yield folder
-
-
-def _empty(folder: Path) -> None:
-    """Remove what an earlier attempt left, but for the lock that is held."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "lock":
-            path.unlink()
 
 
 def _run_locked(prepared: PreparedMerge, folder: Path, runner: Runner, listener: Listener) -> MergeSummary:

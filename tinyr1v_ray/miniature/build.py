@@ -11,13 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import datasets
 
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.miniature.drawing import to_png
-from tinyr1v_ray.miniature.pools import NUM_ITEMS, Domain, Pool
+from tinyr1v_ray.miniature.pools import NUM_ITEMS, Domain, Pool, named
 from tinyr1v_ray.miniature.tasks.catalogue import items
 from tinyr1v_ray.miniature.tasks.item import Item, Style
 
@@ -25,8 +24,6 @@ DATA_VERSION = 3
 """Raised whenever the same seed gives other items, so that a cache of an older release is not taken for this one."""
 
 DATA_SEED = 0
-
-Kind = TypeVar("Kind", Domain, Pool)
 
 
 def data_rows(domain: Domain, pool: Pool, count: int, seed: int) -> Iterator[dict[str, object]]:
@@ -93,18 +90,17 @@ def ensure_data(cache_dir: Path, domain: str, split: str) -> Path:
     """The parquet file of a domain (ocr, math, structure) and split (warmup, train, evaluation), made if missing.
 
     Takes about two seconds the first time. Several processes may call it at once: each writes its own temporary file
-    with the same bytes, and the last rename stays. Raises DataError for an unknown name.
+    with the same bytes, and the last rename stays. Raises DataError for an unknown name and for a cache
+    that cannot be used.
     """
-    chosen_domain, chosen_pool = _named(Domain, domain, "domain"), _named(Pool, split, "split")
+    chosen_domain, chosen_pool = named(Domain, domain, "domain"), named(Pool, split, "split")
     path = cache_dir / f"v{DATA_VERSION}-seed{DATA_SEED}" / chosen_domain / f"{chosen_pool}.parquet"
-    if not path.exists():
-        write_data_file(path, chosen_domain, chosen_pool, DATA_SEED)
-    return path
-
-
-def _named(kind: type[Kind], name: str, what: str) -> Kind:
     try:
-        return kind(name)
-    except ValueError:
-        known = ", ".join(kind)
-        raise DataError(f"miniature has no {what} {name!r}; its {what}s are {known}; use one of them") from None
+        if not path.exists():
+            write_data_file(path, chosen_domain, chosen_pool, DATA_SEED)
+    except OSError as error:
+        raise DataError(
+            f"data of the miniature cannot be kept at {path}: {error.strerror or error}; it is drawn once, into the "
+            "cache; make the folder writable, or set XDG_CACHE_HOME to one that is"
+        ) from error
+    return path

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TypeVar
 
 import numpy as np
+
+from tinyr1v_ray.errors import DataError
 
 
 class Pool(StrEnum):
@@ -21,6 +24,18 @@ class Domain(StrEnum):
     OCR = "ocr"
     MATH = "math"
     STRUCTURE = "structure"
+
+
+Kind = TypeVar("Kind", Domain, Pool)
+
+
+def named(kind: type[Kind], name: str, what: str) -> Kind:
+    """The member of a name; raises DataError for an unknown one."""
+    try:
+        return kind(name)
+    except ValueError:
+        known = ", ".join(kind)
+        raise DataError(f"miniature has no {what} {name!r}; its {what}s are {known}; use one of them") from None
 
 
 NUM_ITEMS = {Pool.WARMUP: 2000, Pool.TRAIN: 2000, Pool.EVALUATION: 1000}

@@ -32,12 +32,8 @@ def connected(
     if ray.is_initialized():
         yield
         return
+    check_reachable(settings, setting)
     address = cluster_address(settings.address)
-    if reason := unreachable(address or ""):
-        raise PlacementError(
-            f"nobody answers at {address}: {reason}; {setting} (or RAY_ADDRESS) names a running cluster or is "
-            "empty; start the cluster, open its port, or correct the address"
-        )
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
@@ -61,6 +57,16 @@ def connected(
         yield
     finally:
         ray.shutdown()
+
+
+def check_reachable(settings: ClusterSettings, setting: str = "cluster.address") -> None:
+    """Raise PlacementError when a named cluster does not answer; one that this process is connected to does."""
+    address = cluster_address(settings.address)
+    if not ray.is_initialized() and (reason := unreachable(address or "")):
+        raise PlacementError(
+            f"nobody answers at {address}: {reason}; {setting} (or RAY_ADDRESS) names a running cluster or is "
+            "empty; start the cluster, open its port, or correct the address"
+        )
 
 
 def cluster_address(configured: str | None) -> str | None:

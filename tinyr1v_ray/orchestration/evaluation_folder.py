@@ -12,6 +12,7 @@ import xxhash
 
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
 from tinyr1v_ray.evaluation.benchmarks.stored import (
@@ -41,6 +42,23 @@ def output_folder(config: EvaluateConfig) -> Path:
     return (Path("runs") / f"evaluate-{name}").absolute()
 
 
+def check_output(output: Path) -> None:
+    """Raise RunFolderError when the folder cannot be made, or holds something else than an evaluation."""
+    if reason := why_not_creatable(output):
+        raise _not_writable(output, reason)
+    if not holds_evaluation(output) and output.exists() and any(output.iterdir()):
+        raise RunFolderError(f"{output} holds something else; an evaluation has a folder of its own; name another one")
+
+
+def holds_evaluation(output: Path) -> bool:
+    """Whether the folder is an evaluation's already."""
+    return (output / RECORD).is_file()
+
+
+def _not_writable(output: Path, reason: str | None) -> RunFolderError:
+    return RunFolderError(f"{output} cannot be written: {reason}; answers go there; name another")
+
+
 def open_output(config: EvaluateConfig, model_folder: Path, benchmarks: Sequence[Benchmark], output: Path) -> None:
     """Make the folder, or go on in it; raises RunFolderError when it holds something else.
 
@@ -52,19 +70,18 @@ def open_output(config: EvaluateConfig, model_folder: Path, benchmarks: Sequence
         "benchmarks": [benchmark.name for benchmark in benchmarks],
         "config": settings,
     }
-    if (output / RECORD).is_file():
+    check_output(output)
+    if holds_evaluation(output):
         before = read_record(output)
         _check_same(output, before, record)
         record["benchmarks"] = list(dict.fromkeys([*before["benchmarks"], *record["benchmarks"]]))
         settings["user"] = before["config"]["user"] | settings["user"]
-    elif output.exists() and any(output.iterdir()):
-        raise RunFolderError(f"{output} holds something else; an evaluation has a folder of its own; name another one")
     try:
         output.mkdir(parents=True, exist_ok=True)
         settings["benchmarks"], settings["output"] = record["benchmarks"], str(output)
         replace_file(output / RECORD, to_json(record, indent=2) + "\n")
     except OSError as error:
-        raise RunFolderError(f"{output} cannot be written: {error.strerror}; answers go there; name another") from error
+        raise _not_writable(output, error.strerror) from error
 
 
 def read_record(output: Path) -> dict[str, Any]:

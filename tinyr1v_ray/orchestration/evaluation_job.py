@@ -31,8 +31,15 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
     write_answers,
 )
 from tinyr1v_ray.orchestration.calls import first_cause
-from tinyr1v_ray.orchestration.cluster import check_room, connected
-from tinyr1v_ray.orchestration.evaluation_folder import open_output, output_folder, prepare_folder, recorded_config
+from tinyr1v_ray.orchestration.cluster import check_reachable, check_room, connected
+from tinyr1v_ray.orchestration.evaluation_folder import (
+    check_output,
+    holds_evaluation,
+    open_output,
+    output_folder,
+    prepare_folder,
+    recorded_config,
+)
 from tinyr1v_ray.orchestration.evaluation_inputs import EvaluationInputs, load_evaluation, named_benchmarks
 from tinyr1v_ray.orchestration.evaluation_progress import EvaluationProgress
 from tinyr1v_ray.orchestration.placement import Placement, plan_placement
@@ -85,6 +92,9 @@ async def evaluate_model(
     """
     benchmarks, output = named_benchmarks(config), output_folder(config)
     judge = _judge(config)  # refused now, not after the answers
+    check_output(output)
+    if not holds_evaluation(output):  # an evaluation that goes on may need no cluster
+        check_reachable(config.cluster)
     progress = EvaluationProgress(display)
     progress.line("reading model and benchmarks")
     inputs = await asyncio.to_thread(load_evaluation, config, benchmarks, output)

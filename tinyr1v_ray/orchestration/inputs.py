@@ -9,11 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.data.model_folder import resolve_model_folder
+from tinyr1v_ray.data.model_folder import check_model_name, resolve_model_folder
 from tinyr1v_ray.data.processor import PromptProcessor, load_processor
 from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_table
-from tinyr1v_ray.data.sources import default_cache_folder
+from tinyr1v_ray.data.sources import check_source, default_cache_folder
+from tinyr1v_ray.orchestration.cluster import check_reachable, cluster_address
+from tinyr1v_ray.orchestration.transports import check_usable
 from tinyr1v_ray.rewards.score import build_scorer, check_domains
+from tinyr1v_ray.telemetry.run_folder import check_new, check_resumable
+from tinyr1v_ray.telemetry.sinks import import_wandb
 from tinyr1v_ray.types import Prompt
 
 MAX_CANARY_TOKENS = 32
@@ -31,6 +35,24 @@ class RunInputs:
     canary: tuple[Prompt, np.ndarray]
     stop_ids: tuple[int, ...]
     max_images: int
+
+
+def check_cheaply(config: TrainConfig, run_folder: Path, resume: bool) -> None:
+    """Refuse at once what needs neither Ray nor the data's contents; nothing is written.
+
+    Where something is asked again later (a folder may be made meanwhile), it is by the same function.
+    """
+    (check_resumable if resume else check_new)(run_folder, config)
+    check_model_name(config.model.path)
+    for purpose, sources in (("train", config.data.train), ("evaluation", config.data.evaluation)):
+        for source in sources:
+            check_source(source, purpose)
+    build_scorer(config.reward)
+    if config.telemetry.wandb_project:
+        import_wandb(config.telemetry.wandb_project)
+    if cluster_address(config.cluster.address) is None:  # else it is a folder of other machines
+        check_usable(config)
+    check_reachable(config.cluster)
 
 
 def load_inputs(config: TrainConfig) -> RunInputs:

@@ -211,7 +211,7 @@ class JobCluster:
             yield
         except AuthenticationError as error:
             raise PlacementError(_refused(self._address, str(error))) from error
-        except (RuntimeError, ValueError, OSError) as error:
+        except (RuntimeError, ValueError, OSError, TypeError, LookupError, AttributeError) as error:
             if isinstance(error, ConfigError | PlacementError):
                 raise
             reason = " ".join(str(error).split())

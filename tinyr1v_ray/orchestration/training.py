@@ -28,7 +28,7 @@ from tinyr1v_ray.orchestration.checkpoints import Checkpoints
 from tinyr1v_ray.orchestration.cluster import check_room, connected, free_resources, num_nodes
 from tinyr1v_ray.orchestration.evaluating import answer_items
 from tinyr1v_ray.orchestration.held_out import HeldOutSlice
-from tinyr1v_ray.orchestration.inputs import RunInputs, load_inputs
+from tinyr1v_ray.orchestration.inputs import RunInputs, check_cheaply, load_inputs
 from tinyr1v_ray.orchestration.machines import Machines, started
 from tinyr1v_ray.orchestration.placement import check_weights_folder, plan_placement, shortage
 from tinyr1v_ray.ports import LoopConfig, RewardScorer, System
@@ -70,6 +70,7 @@ def run_training(request: TrainRequest) -> str:
     Raises the errors of `tinyr1v_ray.errors`.
     """
     config = request.config
+    check_cheaply(config, request.run_folder, request.resume)
     with Display(quiet=not config.telemetry.progress) as display, ThreadPoolExecutor(max_workers=1) as reader:
         display.line("starting Ray, reading model and data")
         reading = reader.submit(load_inputs, config)  # takes as long as Ray's start, so they go side by side

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
+from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.orchestration.learner_group import LearnerGroup
@@ -39,10 +40,7 @@ class FileTransport:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
         except OSError as error:
-            raise RunFolderError(
-                f"weights.folder {folder.parent}: {error.strerror}; new weights pass through it, so it must be a "
-                "writable folder; name another one"
-            ) from error
+            raise _unusable(folder.parent, error.strerror) from error
 
     async def connect(self) -> None:
         """Tell the engines that files will come."""
@@ -60,6 +58,23 @@ class FileTransport:
     def close(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def check_usable(config: TrainConfig) -> None:
+    """Raise RunFolderError when `weights.folder`, seen from here, cannot take the files of `cpu_file`."""
+    folder = Path(config.weights.folder)
+    if config.weights.backend == "cpu_file":
+        if not folder.is_dir():
+            raise _unusable(folder, "no such folder")
+        if reason := why_not_creatable(folder):
+            raise _unusable(folder, reason)
+
+
+def _unusable(folder: Path, reason: str | None) -> RunFolderError:
+    return RunFolderError(
+        f"weights.folder {folder}: {reason}; new weights pass through it, so it must be a writable folder; name "
+        "another one"
+    )
 
 
 class NcclTransport:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.config.base import Settings, read_yaml, write_settings
+from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.telemetry.records import replace_file, sync_folder, to_json
 
@@ -46,15 +47,15 @@ FREE_ON_RESUME = (
 def create_run_folder(folder: Path, settings: Settings, command: Sequence[str]) -> Path:
     """Make the folder of a new run with its configuration and environment.
 
-    An empty folder is taken over. Raises RunFolderError when the folder holds another run (with the keys that
-    differ), the same run, or something else; nothing is changed then.
+    An empty folder is taken over. Raises RunFolderError as `check_new` does; nothing is changed then.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise RunFolderError(_why_not_new(folder, settings))
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    check_new(folder, settings)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir()
+        try:
+            temporary.mkdir(parents=True)
+        except OSError as error:
+            raise _not_creatable(folder, error.strerror) from error
         write_settings(settings, temporary / CONFIG_FILE)
         replace_file(temporary / ENVIRONMENT_FILE, to_json(describe_environment(command), indent=2) + "\n")
         _move_into_place(temporary, folder)
@@ -64,12 +65,39 @@ def create_run_folder(folder: Path, settings: Settings, command: Sequence[str]) 
     return folder
 
 
+def check_new(folder: Path, settings: Settings) -> None:
+    """Raise RunFolderError when the folder cannot be made, or holds another run (with the keys that differ), the same
+    run, or something else."""
+    if reason := why_not_creatable(folder.parent):
+        raise _not_creatable(folder, reason)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise RunFolderError(_why_not_new(folder, settings))
+
+
+def _not_creatable(folder: Path, reason: str | None) -> RunFolderError:
+    return RunFolderError(
+        f"{folder} cannot be made: {reason}; a run has a folder of its own in run.folder; correct run.folder"
+    )
+
+
 def reopen_run_folder(folder: Path, settings: Settings, command: Sequence[str]) -> Path:
     """Check that the folder's run is the one configured, and note that it goes on.
 
-    Settings in FREE_ON_RESUME may differ; `config.yaml` then gets the new ones. Raises RunFolderError when there is no
-    run or another setting differs; nothing is changed then.
+    Settings in FREE_ON_RESUME may differ; `config.yaml` then gets the new ones. Raises RunFolderError as
+    `check_resumable` does; nothing is changed then.
     """
+    differing = check_resumable(folder, settings)
+    environment = _read_environment(folder / ENVIRONMENT_FILE)
+    environment["resumed"] = [*environment.get("resumed", []), describe_environment(command)]
+    if differing:
+        write_settings(settings, folder / f".{CONFIG_FILE}.tmp")
+        (folder / f".{CONFIG_FILE}.tmp").replace(folder / CONFIG_FILE)
+    replace_file(folder / ENVIRONMENT_FILE, to_json(environment, indent=2) + "\n")
+    return folder
+
+
+def check_resumable(folder: Path, settings: Settings) -> list[str]:
+    """The settings that differ, all of which may; raises RunFolderError when there is no run or another one differs."""
     if not (folder / CONFIG_FILE).is_file():
         raise RunFolderError(
             f"{folder} holds no {CONFIG_FILE}; --resume continues a run that was started; leave it out to start one"
@@ -80,13 +108,7 @@ def reopen_run_folder(folder: Path, settings: Settings, command: Sequence[str]) 
             f"{folder} was made with other values of {_shorten(fixed)}; a resumed run keeps its settings; "
             "set them back or start a run with another run.name"
         )
-    environment = _read_environment(folder / ENVIRONMENT_FILE)
-    environment["resumed"] = [*environment.get("resumed", []), describe_environment(command)]
-    if differing:
-        write_settings(settings, folder / f".{CONFIG_FILE}.tmp")
-        (folder / f".{CONFIG_FILE}.tmp").replace(folder / CONFIG_FILE)
-    replace_file(folder / ENVIRONMENT_FILE, to_json(environment, indent=2) + "\n")
-    return folder
+    return differing
 
 
 @contextmanager

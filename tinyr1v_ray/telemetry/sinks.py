@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -133,17 +134,11 @@ class TensorBoardSink:
 class WandbSink:
     """A Weights & Biases run; a resumed run goes on under the same id (steps it already knows are not sent twice).
 
-    The package is imported only here. Raises ConfigError when it is not installed or will not start.
+    Raises ConfigError when it is not installed or will not start.
     """
 
     def __init__(self, run_folder: Path, project: str, config: Mapping[str, Any]) -> None:
-        try:
-            wandb = importlib.import_module("wandb")
-        except ImportError as error:
-            raise ConfigError(
-                f"telemetry.wandb_project is {project!r}, and wandb is not installed; it is an extra of this package; "
-                "pip install 'tinyr1v-ray[wandb]' or leave the setting empty"
-            ) from error
+        wandb = import_wandb(project)
         name = run_folder.name
         try:
             self._run = wandb.init(
@@ -163,6 +158,17 @@ class WandbSink:
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
+
+
+def import_wandb(project: str) -> ModuleType:
+    """The package, which is imported only here; raises ConfigError when it is not installed."""
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise ConfigError(
+            f"telemetry.wandb_project is {project!r}, and wandb is not installed; it is an extra of this package; "
+            "pip install 'tinyr1v-ray[wandb]' or leave the setting empty"
+        ) from error
 
 
 def open_recorder(
