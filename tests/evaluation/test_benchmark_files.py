@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tinyr1v_ray.config.evaluate import UserBenchmarkSettings
 from tinyr1v_ray.errors import ConfigError, DataError
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.load import EMPTY_KEY, find_file, load_items
@@ -132,6 +133,12 @@ def test_missing_columns_are_named(tmp_path: Path, name: str) -> None:
         (b"index\tquestion\tanswer\tA\tB\timage\n1\tq\tA\tx\ty\tz\n1\tq\tA\tx\ty\tz\n", "twice the index '1'"),
         (b"index\tquestion\tanswer\tA\tB\timage\n1\t\xff\xfe\tA\tx\ty\tz\n", "cannot be read"),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "cannot be read"),
+        (b"index\tquestion\tanswer\tA\tA\timage\n1\tq\tA\tx\ty\tz\n", "has the column 'A' twice"),
+        (
+            b'index\tquestion\tanswer\tA\tB\timage\n0\t"q\nr"\tA\tx\ty\tz\n1\t"q\tA\tx\ty\tz\n2\tq\tA\tx\ty\tz\n',
+            "line 4 of .* never",
+        ),
+        (b'index\tquestion\tanswer\tA\tB\t"image\n1\tq\tA\tx\ty\tz\n', "line 1 of .* never closed"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -140,6 +147,27 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, message: st
     with pytest.raises(DataError, match=message) as caught:
         load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_quotes_inside_and_at_the_end_of_a_table_are_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "MMStar.tsv"
+    path.write_text('index\tquestion\tanswer\tA\tB\timage\n1\ta 5" disk\tA\tx\ty\tz\n2\t"q\n"\tA\tx\ty\t"z"')
+    assert [row["question"] for row in read_tsv(path, ())] == ['a 5" disk', "q\n"]
+
+
+def test_the_metric_choice_needs_options(tmp_path: Path) -> None:
+    described = UserBenchmarkSettings(file="own.tsv", metric="choice")
+    path = write(tmp_path / "own.tsv", [["1", "q", "A", picture(1)]], ("index", "question", "answer", "image"))
+    with pytest.raises(DataError, match=r"has no column A, B, .*; add them, or set another user.own.metric"):
+        load_items(find_benchmark("own", {"own": described}), path, tmp_path / "store", 64.0)
+
+
+@pytest.mark.parametrize("name", ["mme", "ten"])
+def test_a_users_benchmark_has_a_name_of_its_own(name: str) -> None:
+    described = UserBenchmarkSettings(file="own.tsv", metric="exact")
+    for asked in (name, "chartqa"):
+        with pytest.raises(ConfigError, match=f"user.{name} has the name of a built-in; .* rename yours"):
+            find_benchmark(asked, {name: described})
 
 
 def test_missing_files_say_what_they_are_called(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import base64
 import binascii
 import csv
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tinyr1v_ray.errors import DataError
@@ -25,7 +25,8 @@ def read_tsv(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
     """Rows as column -> text; cells that a short line lacks are empty, a byte-order mark is dropped.
 
     Raises DataError, before the first row, when the file is missing, is not a UTF-8 table, is divided by something else
-    than tabs, or lacks one of the `required` columns; and later for a line with more cells than columns.
+    than tabs, has a column twice, or lacks one of the `required`; and later for a line with more cells than columns and
+    for a quote that is never closed.
     """
     if not path.is_file():
         raise DataError(f"benchmark file {path} does not exist; --data names its folder; download it there")
@@ -40,10 +41,13 @@ def read_tsv(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
 
 def _rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
     with _long_cells(), path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t")
+        lines = _RowLines(file)
+        reader = csv.reader(lines, delimiter="\t")
         header = next(reader, [])
+        lines.end_row(path)
         _check_header(path, header, required)
         for cells in reader:
+            lines.end_row(path)
             if not any(cells):
                 continue
             if len(cells) > len(header):
@@ -52,6 +56,45 @@ def _rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
                     "a column; quote cells that hold tabs"
                 )
             yield dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True))
+
+
+class _RowLines:
+    """Lines of a file; keeps those of the row that is being read, which an open quote stretches to the file's end."""
+
+    def __init__(self, file: Iterable[str]) -> None:
+        self._file = iter(file)
+        self._next = next(self._file, None)
+        self._num_ended = 0
+        self._row: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        while self._next is not None:
+            self._row.append(self._next)
+            self._next = next(self._file, None)
+            yield self._row[-1]
+
+    def end_row(self, path: Path) -> None:
+        """The row is read; raises DataError when it is the last because of a quote that is never closed."""
+        if self._next is None and _leaves_quote_open(self._row):
+            raise DataError(
+                f"line {self._num_ended + 1} of {path} begins a row with a quote that is never closed; a quoted cell "
+                "ends with a quote, and a quote inside it is written twice; close it"
+            )
+        self._num_ended += len(self._row)
+        self._row = []
+
+
+def _leaves_quote_open(lines: Sequence[str]) -> bool:
+    """Whether a row runs to the end of the file because of a quote, which only a strict reader says.
+
+    >>> _leaves_quote_open(['1\\t"a\\n', '2\\tb\\n']), _leaves_quote_open(['1\\t"a"\\n'])
+    (True, False)
+    """
+    try:
+        list(csv.reader(lines, delimiter="\t", strict=True))
+    except csv.Error as error:
+        return "unexpected end of data" in str(error)
+    return False
 
 
 class _long_cells:
@@ -69,6 +112,9 @@ class _long_cells:
 def _check_header(path: Path, header: Sequence[str], required: Sequence[str]) -> None:
     if not header:
         raise DataError(f"benchmark file {path} is empty; it starts with a line of column names; restore it")
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"benchmark file {path} has the column {twice[:40]!r} twice; each has its own name; rename one")
     missing = [name for name in required if name not in header]
     if not missing:
         return

@@ -45,6 +45,11 @@ def load_items(benchmark: Benchmark, path: Path, image_folder: Path, max_megapix
     for row in read_tsv(path, required):
         if not set(_IMAGE_COLUMNS) & row.keys():
             raise DataError(f"benchmark file {path} has no column image or image_path; items have images; restore it")
+        if benchmark.metric == "choice" and not set(ascii_uppercase) & row.keys():
+            raise DataError(
+                f"benchmark file {path} has no column A, B, ...; metric choice compares the letters of options; add "
+                f"them, or set another user.{benchmark.name}.metric"
+            )
         item = _item(benchmark, row)
         if not item.index or item.index in items:
             what = f"twice the index {item.index!r}" if item.index else "a row without an index"

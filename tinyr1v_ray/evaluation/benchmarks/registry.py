@@ -23,6 +23,8 @@ from tinyr1v_ray.evaluation.benchmarks.wemath import WEMATH
 from tinyr1v_ray.rewards.score import ANSWER_TERMS
 
 MINIATURE = "miniature:"
+ALL_TEN = "ten"
+"""Stands for all of TEN_BENCHMARKS."""
 TEN_BENCHMARKS: Mapping[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
@@ -49,7 +51,9 @@ class UserBenchmark(Protocol):
 
 
 def find_benchmark(name: str, of_the_user: Mapping[str, UserBenchmark]) -> Benchmark:
-    """The benchmark of a name; raises ConfigError that suggests the nearest one."""
+    """The benchmark of a name; raises ConfigError that suggests the nearest one, or names one that is there twice."""
+    if clash := sorted(of_the_user.keys() & {ALL_TEN, *TEN_BENCHMARKS}):
+        raise ConfigError(f"user.{clash[0]} has the name of a built-in; a name means one benchmark; rename yours")
     if name in of_the_user:
         return _user_benchmark(name, of_the_user[name])
     if name in TEN_BENCHMARKS:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.evaluation.benchmarks.registry import MINIATURE, TEN_BENCHMARKS, find_benchmark
+from tinyr1v_ray.evaluation.benchmarks.registry import ALL_TEN, MINIATURE, TEN_BENCHMARKS, find_benchmark
 from tinyr1v_ray.orchestration.placement import Placement, plan_placement
 from tinyr1v_ray.orchestration.planning.assumptions import (
     MEAN_COMPLETION_SHARE,
@@ -126,7 +126,7 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
 
 def count_items(config: EvaluateConfig) -> dict[str, int]:
     """Items of each benchmark by the public sizes; raises ConfigError for an unknown benchmark."""
-    names = [each for name in config.benchmarks for each in (TEN_BENCHMARKS if name == "ten" else (name,))]
+    names = [each for name in config.benchmarks for each in (TEN_BENCHMARKS if name == ALL_TEN else (name,))]
     items = {}
     for name in dict.fromkeys(names):
         find_benchmark(name, config.user)
