@@ -18,7 +18,8 @@ from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.stored import StoredAnswer, StoredItem
 from tinyr1v_ray.evaluation.report.contents import read_contents
-from tinyr1v_ray.evaluation.report.outcomes import Answered, outcome_of
+from tinyr1v_ray.evaluation.report.evaluations import Answered
+from tinyr1v_ray.evaluation.report.outcomes import outcome_of
 from tinyr1v_ray.evaluation.report.page import render, write_report
 
 

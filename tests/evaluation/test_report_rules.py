@@ -233,7 +233,9 @@ def add_mme(evaluation: Path, is_pairwise: bool) -> None:
     items, answers = [], []
     for place in range(20):
         image, question = divmod(place, 2)
-        item = BenchmarkItem(str(place), "Is it? Yes or no?", "Yes", "color", columns={"image_path": f"{image}.png"})
+        item = BenchmarkItem(
+            str(place), "Is it? Yes or no?", "Yes", category="color", columns={"image_path": f"{image}.png"}
+        )
         right = image < 5 if is_pairwise else question == 0
         items.append(StoredItem(item, item.question))
         answers.append(StoredAnswer("mme", item.index, 0, "Yes", 5, "stop", 1.0, 2.0, correct=right))

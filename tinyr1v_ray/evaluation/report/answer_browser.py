@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from tinyr1v_ray.evaluation.benchmarks.stored import StoredAnswer, StoredItem
-from tinyr1v_ray.evaluation.report.outcomes import Answered, Model, Outcomes
+from tinyr1v_ray.evaluation.report.evaluations import Answered
+from tinyr1v_ray.evaluation.report.outcomes import Model, Outcomes
 from tinyr1v_ray.evaluation.report.thumbnails import Thumbnail, stored_thumbnail
 
 NUM_ITEMS = 24

@@ -61,7 +61,8 @@ class Contents:
 def read_contents(run: Path) -> Contents:
     """Read a finished or unfinished recipe; raises RunFolderError when its index is missing or broken."""
     recipe = read_recipe(run)
-    outcomes, trainings = read_outcomes(recipe), read_trainings(recipe)
+    outcomes, (trainings, unread) = read_outcomes(recipe), read_trainings(recipe)
+    preferences, uncounted = _preferences(trainings)
     provenance = read_provenance(recipe)
     labels, domains, findings = labels_of(outcomes.models), domains_of(outcomes), find(outcomes)
     by_domain = {domain: {figure: curves(trainings, domain, figure) for figure in FIGURES} for domain in domains}
@@ -79,7 +80,7 @@ def read_contents(run: Path) -> Contents:
         beside=beside_the_paper(outcomes, findings, domains, lengths, curve_domain),
         trainings=trainings,
         curves=drawn,
-        preferences=_preferences(trainings),
+        preferences=preferences,
         differing=_differing(findings, trainings),
         frontiers={domain: tables.frontier_rows(domain, outcomes) for domain in tables.sweep_domains(outcomes)},
         geometry=read_geometry(recipe),
@@ -87,21 +88,23 @@ def read_contents(run: Path) -> Contents:
         items=shown_items(outcomes, labels),
         groups=shown_groups(trainings, labels),
         provenance=provenance,
-        notes=[*_notes(recipe, outcomes), *mixed_drawing(provenance.drawing)],
+        notes=[*_notes(recipe, outcomes), *unread, *uncounted, *mixed_drawing(provenance.drawing)],
     )
 
 
-def _preferences(trainings: Sequence[Training]) -> dict[str, Preference]:
-    """By model, over all its seeds."""
+def _preferences(trainings: Sequence[Training]) -> tuple[dict[str, Preference], list[str]]:
+    """By model, over all its seeds; and what is left out."""
     totals: dict[str, Preference] = {}
+    remarks: list[str] = []
     for training in trainings:
-        found, before = length_preference(training), totals.get(training.entry.name, Preference(0, 0, 0))
+        (found, left_out), before = length_preference(training), totals.get(training.entry.name, Preference(0, 0, 0))
+        remarks += left_out
         totals[training.entry.name] = Preference(
             before.num_shorter + found.num_shorter,
             before.num_longer + found.num_longer,
             before.num_equal + found.num_equal,
         )
-    return {name: total for name, total in totals.items() if total.num_pairs}
+    return {name: total for name, total in totals.items() if total.num_pairs}, remarks
 
 
 def _differing(findings: Findings, trainings: Sequence[Training]) -> dict[tuple[str, str], list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyr1v_ray.evaluation.report.findings import REFERENCE_MERGE
+from tinyr1v_ray.evaluation.report.reading import UNREADABLE, read_object, texts
 from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
 
 
@@ -75,10 +75,14 @@ def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
 
 def _read(path: Path | None) -> dict[str, Any] | None:
     try:
-        report = json.loads(path.read_text(encoding="utf-8")) if path else None
-    except (OSError, ValueError):
+        report = read_object(path) if path else {}
+        with np.errstate(invalid="ignore", over="ignore"):
+            weighted, whole, norms = cosines(report["tensors"])
+        num_experts = len(texts(report["experts"], "experts"))
+    except UNREADABLE:
         return None
-    return report if isinstance(report, dict) and "tensors" in report and "experts" in report else None
+    is_whole = weighted.shape == whole.shape == (len(norms), len(norms)) and len(norms) in (0, num_experts)
+    return report if is_whole and all(np.isfinite(table).all() for table in (weighted, whole, norms)) else None
 
 
 def _name(expert: str, entries: Sequence[Entry]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.evaluation.report.answer_browser import LONGEST_TEXT, shortened
+from tinyr1v_ray.evaluation.report.reading import UNREADABLE, is_number, read_object
 from tinyr1v_ray.evaluation.report.thumbnails import Thumbnail, file_thumbnail
 from tinyr1v_ray.evaluation.report.trainings import Training
 
@@ -66,11 +66,11 @@ def _spread(paths: Sequence[Path]) -> list[Path]:
 
 def _group(training: Training, label: str, path: Path) -> ShownGroup | None:
     try:
-        sample = json.loads(path.read_text(encoding="utf-8"))
+        sample = read_object(path)
         groups = sample["groups"]
         with_signal = [group for group in groups if any(row["advantage"] for row in group["completions"])]
         return _shown(training, label, path.parent, int(sample["step"]), (with_signal or groups)[0])
-    except (OSError, ValueError, LookupError, TypeError):
+    except UNREADABLE:
         return None
 
 
@@ -80,9 +80,9 @@ def _shown(training: Training, label: str, folder: Path, step: int, group: Mappi
         ShownCompletion(
             shortened(row["text"], LONGEST_TEXT),
             int(row["num_tokens"]),
-            float(row["reward"] or 0.0),
-            float(row["advantage"] or 0.0),
-            bool(row["correct"]),
+            _number(row["reward"]),
+            _number(row["advantage"]),
+            _verdict(row["correct"]),
             str(row["failure"] or ("cut off" if row["finish"] == "length" else "")),
         )
         for row in group["completions"]
@@ -98,3 +98,16 @@ def _shown(training: Training, label: str, folder: Path, step: int, group: Mappi
         tuple(image for image in images if image is not None),
         tuple(sorted(completions, key=lambda row: row.num_tokens)),
     )
+
+
+def _number(value: object) -> float:
+    """Null is what a figure that is not finite was written as."""
+    if value is not None and not is_number(value):
+        raise ValueError("a figure is no number")
+    return float(value or 0.0)  # type: ignore[arg-type]
+
+
+def _verdict(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("a verdict is neither true nor false")
+    return value

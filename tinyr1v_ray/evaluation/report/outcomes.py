@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
-from tinyr1v_ray.config.evaluate import UserBenchmarkSettings
-from tinyr1v_ray.errors import TinyR1VError
-from tinyr1v_ray.evaluation.benchmarks.figures import benchmark_figures
-from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
-from tinyr1v_ray.evaluation.benchmarks.registry import find_benchmark
-from tinyr1v_ray.evaluation.benchmarks.stored import (
-    RECORD,
-    SCORES,
-    StoredAnswer,
-    StoredItem,
-    benchmark_folder,
-    read_answers,
-    read_items,
-)
+from tinyr1v_ray.evaluation.benchmarks.stored import SCORES, StoredAnswer
+from tinyr1v_ray.evaluation.report.evaluations import Answered, read_evaluation
+from tinyr1v_ray.evaluation.report.reading import UNREADABLE, reason
 from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
-
-_EQUAL_POINTS = 1e-6
-
-
-@dataclass(frozen=True)
-class Answered:
-    """Items and answers of one model, seed and benchmark; `score` is the official figure on 0-100.
-
-    `is_plain` says whether that is the share of right items.
-    """
-
-    items: tuple[StoredItem, ...]
-    answers: tuple[StoredAnswer, ...]
-    score: float
-    is_plain: bool
-    images: Path
-    """Folder that the images' file names are relative to."""
 
 
 @dataclass(frozen=True)
@@ -152,18 +122,25 @@ def _model(entries: Sequence[Entry], remarks: list[str]) -> Model:
     for entry in entries:
         if entry.evaluation is None or not _is_graded(entry):
             continue
+        who = f"{entry.name}, seed {entry.seed}"
         try:
-            for name, row in read_evaluation(entry.evaluation).items():
-                answered[name][entry.seed] = row
-        except (TinyR1VError, OSError, ValueError, LookupError, TypeError) as error:
-            remarks.append(f"{entry.name}, seed {entry.seed}: left out, its evaluation cannot be read ({error})")
+            found, left_out = read_evaluation(entry.evaluation)
+        except UNREADABLE as error:
+            remarks.append(f"{who}: left out, its evaluation cannot be read ({reason(error)})")
+            continue
+        remarks += [f"{who}: {said}" for said in left_out]
+        for name, row in found.items():
+            answered[name][entry.seed] = row
     first = entries[0]
     outcomes = {name: outcome_of(rows) for name, rows in answered.items()}
     return Model(first.name, first.role, first.algorithm, first.domains, first.boost, tuple(entries), outcomes)
 
 
 def _is_graded(entry: Entry) -> bool:
-    return entry.evaluation is not None and (entry.evaluation / SCORES).is_file()
+    try:
+        return entry.evaluation is not None and (entry.evaluation / SCORES).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _not_evaluated(waiting: Mapping[str, Sequence[int]], by_name: Mapping[str, Sequence[Entry]]) -> list[str]:
@@ -177,24 +154,6 @@ def _not_evaluated(waiting: Mapping[str, Sequence[int]], by_name: Mapping[str, S
         for seeds, names in alike.items()
     ]
     return [f"Not evaluated yet: {'; '.join(said)}."] if said else []
-
-
-def read_evaluation(folder: Path) -> dict[str, Answered]:
-    """Items and answers of every benchmark in an evaluation's folder."""
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    described = record.get("config", {}).get("user", {})
-    user = {name: UserBenchmarkSettings.model_validate(row) for name, row in described.items()}
-    return {
-        name: _read_benchmark(benchmark_folder(folder, name), find_benchmark(name, user), folder.parent / ".images")
-        for name in record["benchmarks"]
-    }
-
-
-def _read_benchmark(folder: Path, benchmark: Benchmark, images: Path) -> Answered:
-    items, answers = read_items(folder), read_answers(folder)
-    figures = benchmark_figures(benchmark, items, answers)
-    is_plain = abs(figures.score - 100 * figures.accuracy.value) < _EQUAL_POINTS
-    return Answered(tuple(items), tuple(answers), figures.score, is_plain, images)
 
 
 def outcome_of(by_seed: Mapping[int, Answered]) -> Outcome:

@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.evaluation.comparison import NUM_RESAMPLES
 from tinyr1v_ray.evaluation.report import paper
 from tinyr1v_ray.evaluation.report.claims import MARGIN_POINTS, p_text, signed, specialist_sentences
@@ -16,6 +17,7 @@ from tinyr1v_ray.evaluation.report.contents import Contents, read_contents
 from tinyr1v_ray.evaluation.report.figures import figures_of
 from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES
 from tinyr1v_ray.evaluation.report.pictures import pictures_of
+from tinyr1v_ray.evaluation.report.reading import visible
 from tinyr1v_ray.evaluation.report.tables import merge_rows
 from tinyr1v_ray.telemetry.records import replace_file, to_json
 
@@ -35,16 +37,23 @@ def write_report(run: Path) -> WrittenReport:
     """Read a recipe's folder and write its report.html, whole or not at all.
 
     The page is made of the folder's content alone: the same folder gives the same page. Raises RunFolderError when the
-    folder has no readable index.
+    folder has no readable index or the page cannot be written there.
     """
     contents = read_contents(run)
     path = contents.recipe.run / REPORT
-    replace_file(path, render(contents))
+    page = render(contents)
+    try:
+        replace_file(path, page)
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be written: {error.strerror or error}; the report goes into the recipe's folder; make room "
+            "for it and give yourself the right to write there, or report on a copy of the folder"
+        ) from error
     return WrittenReport(path, contents)
 
 
 def render(contents: Contents) -> str:
-    """The page as text."""
+    """The page as text that UTF-8 can hold, whatever models wrote."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -61,7 +70,7 @@ def render(contents: Contents) -> str:
         "duration": duration,
     }
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template("page.html").render(
+    page = environment.get_template("page.html").render(
         c=contents,
         paper=paper,
         pictures=pictures_of(contents),
@@ -74,6 +83,7 @@ def render(contents: Contents) -> str:
         script=Markup(script),
         figures=script_safe(to_json(figures_of(contents), indent=1)),
     )
+    return visible(page)
 
 
 def script_safe(json_text: str) -> Markup:
@@ -110,6 +120,6 @@ def duration(seconds: float | None) -> str:
     >>> duration(81.24), duration(754), duration(None)
     ('81.2 s', '12 min 34 s', '–')
     """
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return "–"
     return f"{seconds:.1f} s" if seconds < 120 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.evaluation.benchmarks.stored import RECORD
+from tinyr1v_ray.evaluation.report.reading import UNREADABLE, as_object, read_object
 from tinyr1v_ray.evaluation.report.recipe import Recipe
 from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
 
@@ -31,7 +31,14 @@ def read_provenance(recipe: Recipe) -> Provenance:
     return Provenance(tuple(drawing), _settings(recipe.run), _versions(next(filter(None, environments), {})))
 
 
-def _drawing(config: Mapping[str, Any]) -> str:
+def _drawing(config: object) -> str:
+    try:
+        return _drawing_of(as_object(config, "config"))
+    except UNREADABLE:
+        return "in a way that its record does not tell"
+
+
+def _drawing_of(config: Mapping[str, Any]) -> str:
     sampling = config.get("sampling", {})
     temperature, longest = sampling.get("temperature", 0.0), sampling.get("max_tokens")
     if not temperature:
@@ -45,23 +52,23 @@ def _settings(run: Path) -> str:
     """The recipe's configuration, without the folder it ran in."""
     try:
         lines = (run / CONFIG_FILE).read_text(encoding="utf-8").splitlines()
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return "\n".join(line for line in lines if not line.startswith("folder:"))
 
 
 def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
+    packages = environment.get("packages")
     named = {"commit": environment.get("git_commit"), "python": environment.get("python")}
-    named |= {"CPU cores": environment.get("num_cpus"), **environment.get("packages", {})}
+    named |= {"CPU cores": environment.get("num_cpus"), **(packages if isinstance(packages, dict) else {})}
     return {name: str(version) for name, version in named.items() if version}
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(path)
+    except UNREADABLE:
         return {}
-    return tree if isinstance(tree, dict) else {}
 
 
 def mixed_drawing(drawing: Sequence[str]) -> list[str]:

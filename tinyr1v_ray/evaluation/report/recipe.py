@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyr1v_ray.errors import RunFolderError
+from tinyr1v_ray.errors import DataError, RunFolderError
+from tinyr1v_ray.evaluation.report.reading import UNREADABLE, is_count, is_number, read_object, reason, texts
 
 INDEX = "recipe.json"
 """What a recipe's folder is found by."""
@@ -86,7 +86,7 @@ def read_recipe(run: Path) -> Recipe:
     run = run.expanduser().absolute()
     path = run / INDEX
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_object(path)
         stages = tuple(_stage(run, row) for row in tree["stages"])
         states = {stage.folder: stage.state for stage in stages}
         return Recipe(
@@ -102,31 +102,29 @@ def read_recipe(run: Path) -> Recipe:
             f"{path} cannot be read: {error.strerror}; the folder of a recipe has it; name the folder that `tinyr1v "
             "run` printed"
         ) from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise RunFolderError(
-            f"{path} is broken ({type(error).__name__}: {' '.join(str(error).split())}); it lists stages and models; "
+            f"{path} is broken ({reason(error)}); it lists stages and models; "
             "start `tinyr1v run` again, which rewrites it"
         ) from error
 
 
 def _stage(run: Path, row: dict[str, Any]) -> Stage:
-    seconds, seed = row.get("seconds"), row.get("seed")
+    seed = row.get("seed")
     return Stage(
         str(row["id"]),
         str(row["kind"]),
         str(row["name"]),
-        None if seed is None else int(seed),
-        run / str(row["folder"]),
+        None if seed is None else _seed(seed),
+        _folder(run, row["folder"]),
         str(row["state"]),
-        None if seconds is None else float(seconds),
+        _figure(row, "seconds"),
     )
 
 
 def _entry(run: Path, row: dict[str, Any], states: Mapping[Path, str]) -> Entry:
-    boost = row.get("boost")
-
     def found(key: str, *allowed: str) -> Path | None:
-        path = run / row[key] if row.get(key) else None
+        path = _folder(run, row[key]) if row.get(key) else None
         return path if path is not None and _state(path, states) in allowed else None
 
     train = found("train", DONE, RUNNING)
@@ -134,16 +132,35 @@ def _entry(run: Path, row: dict[str, Any], states: Mapping[Path, str]) -> Entry:
         str(row["name"]),
         str(row["role"]),
         str(row.get("algorithm") or ""),
-        tuple(str(domain) for domain in row.get("domains") or ()),
-        None if boost is None else float(boost),
+        texts(row.get("domains") or [], "domains of a model"),
+        _figure(row, "boost"),
         str(row.get("start_from") or ""),
-        int(row.get("seed") or 0),
-        run / str(row["folder"]),
+        _seed(row.get("seed") or 0),
+        _folder(run, row["folder"]),
         train,
         found("merge", DONE),
         found("evaluation", DONE),
         train is not None and _state(train, states) == RUNNING,
     )
+
+
+def _seed(value: object) -> int:
+    if not isinstance(value, int) or not is_count(abs(value)):
+        raise DataError(f"a seed is {str(value)[:40]!r}; seeds are whole numbers; correct it")
+    return value
+
+
+def _figure(row: Mapping[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    if value is not None and not is_number(value):
+        raise DataError(f"{name} is {str(value)[:40]!r}; it is a finite number or null; correct it")
+    return None if value is None else float(value)
+
+
+def _folder(run: Path, value: object) -> Path:
+    if not isinstance(value, str) or "\0" in value:
+        raise DataError(f"a folder is {str(value)[:40]!r}; it is a path; correct it")
+    return run / value
 
 
 def _state(path: Path, states: Mapping[Path, str]) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from PIL import Image
 
 from tinyr1v_ray.data.images import ImageFacts, inspect_image, open_image
-from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.types import ImageRef
 
 LONGEST_PX = 360
@@ -37,7 +36,7 @@ def stored_thumbnail(facts: ImageFacts, folder: Path) -> Thumbnail | None:
     try:
         reference = ImageRef(str(path), facts.sha256, facts.num_bytes, facts.width_px, facts.height_px, 0)
         return _thumbnail(open_image(reference))
-    except DataError:
+    except (OSError, ValueError):
         return None
 
 
@@ -48,7 +47,7 @@ def file_thumbnail(path: Path) -> Thumbnail | None:
         facts = inspect_image(content, _MAX_MEGAPIXELS)
         reference = ImageRef(str(path), facts.sha256, facts.num_bytes, facts.width_px, facts.height_px, 0)
         return _thumbnail(open_image(reference))
-    except (OSError, DataError):
+    except (OSError, ValueError):
         return None
 
 

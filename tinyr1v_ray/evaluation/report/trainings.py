@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyr1v_ray.config.base import read_yaml
-from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.evaluation.report.reading import UNREADABLE, as_object, is_count, is_number, parse, reason
 from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
 from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, differing_keys
 from tinyr1v_ray.telemetry.sinks import GROUPS_FILE, METRICS_FILE
@@ -20,6 +19,8 @@ from tinyr1v_ray.telemetry.timing import WHOLE_STEP
 
 _OF_THE_RUN_ALONE = ("run.name", "run.folder", "telemetry.", "cluster.")
 _SECONDS = "seconds_"
+_MOST_COMPLETIONS = 4096
+"""Of a group, which is compared pair by pair."""
 
 
 @dataclass(frozen=True)
@@ -55,37 +56,70 @@ class Curve:
     high: np.ndarray
 
 
-def read_trainings(recipe: Recipe) -> tuple[Training, ...]:
-    """Every training with at least one finished step, each folder once, in the recipe's order."""
+def read_trainings(recipe: Recipe) -> tuple[tuple[Training, ...], list[str]]:
+    """Every training with at least one finished step, each folder once, in the recipe's order; and what is left out."""
     found: dict[Path, Training] = {}
+    remarks: list[str] = []
+    read: set[Path] = set()
     for entry in recipe.entries:
-        if entry.train is None or entry.role == "merged" or entry.train in found:
+        if entry.train is None or entry.role == "merged" or entry.train in read:
             continue
-        rows = json_lines(entry.train / METRICS_FILE)
+        read.add(entry.train)
+        rows, left_out = json_lines(entry.train / METRICS_FILE, _is_step)
+        remarks += [f"{entry.name}, seed {entry.seed}: {said}" for said in left_out]
         if rows:
             found[entry.train] = Training(entry, entry.train, _config(entry.train), tuple(rows))
-    return tuple(found.values())
+    return tuple(found.values()), remarks
 
 
-def json_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file of JSON lines; a torn last line is left out, and a missing file has none."""
-    if not path.is_file():
-        return []
+def json_lines(path: Path, is_sound: Callable[[Mapping[str, Any]], bool]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of a file of JSON lines that are sound, and a sentence where others are left out.
+
+    A torn last line is what a kill leaves, of which nothing is said; a missing file has no rows.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except (OSError, ValueError) as error:
+        return [], [f"{path.name} is left out, it cannot be read ({reason(error)})"]
     rows = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
+    for line in lines:
         try:
-            row = json.loads(line)
-        except ValueError:
+            row = as_object(parse(line), path.name)
+        except UNREADABLE:
             continue
-        if isinstance(row, dict):
+        if is_sound(row):
             rows.append(row)
-    return rows
+    num_broken = len(lines) - len(rows)
+    return rows, [
+        f"{num_broken} of {len(lines)} rows of {path.name} are left out, they are broken"
+    ] if num_broken else []
+
+
+def _is_step(row: Mapping[str, Any]) -> bool:
+    """Whether the step is a count and each figure a number, or null where there was none."""
+    figures = (value for name, value in row.items() if name != "step")
+    return is_count(row.get("step")) and all(value is None or is_number(value) for value in figures)
+
+
+def _is_group(row: Mapping[str, Any]) -> bool:
+    """Whether it has a verdict, a length and an advantage of each of at most _MOST_COMPLETIONS answers."""
+    parts = [row.get(name) for name in ("correct", "lengths", "advantages")]
+    if not all(isinstance(part, list) and len(part) <= _MOST_COMPLETIONS for part in parts):
+        return False
+    correct, lengths, advantages = (part if isinstance(part, list) else [] for part in parts)
+    return (
+        len(correct) == len(lengths) == len(advantages)
+        and all(isinstance(verdict, bool) for verdict in correct)
+        and all(is_number(value) for value in (*lengths, *advantages))
+    )
 
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
         return read_yaml(folder / CONFIG_FILE)
-    except ConfigError:
+    except UNREADABLE:
         return {}
 
 
@@ -153,10 +187,11 @@ class Preference:
         return self.num_shorter + self.num_longer + self.num_equal
 
 
-def length_preference(training: Training) -> Preference:
-    """Count the pairs over all trained groups, from `groups.jsonl`."""
+def length_preference(training: Training) -> tuple[Preference, list[str]]:
+    """Count the pairs over all trained groups, from `groups.jsonl`; and what of it is left out."""
     counts = [0, 0, 0]
-    for row in json_lines(training.folder / GROUPS_FILE):
+    rows, left_out = json_lines(training.folder / GROUPS_FILE, _is_group)
+    for row in rows:
         right_G = np.array(row["correct"], bool)
         lengths_G, advantages_G = np.array(row["lengths"])[right_G], np.array(row["advantages"])[right_G]
         shorter_GG = lengths_G[:, None] < lengths_G[None, :]
@@ -164,4 +199,4 @@ def length_preference(training: Training) -> Preference:
         counts[0] += int((gap_GG > 0).sum())
         counts[1] += int((gap_GG < 0).sum())
         counts[2] += int((gap_GG == 0).sum())
-    return Preference(*counts)
+    return Preference(*counts), [f"{training.entry.name}, seed {training.entry.seed}: {said}" for said in left_out]
