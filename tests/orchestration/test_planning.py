@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,8 @@ def test_cluster_shapes(text, nodes, gpus, cpus, gib):
     "text",
     [
         *("", "8", "H100-80GB", "8xH100-80GB", "4x8xH100", "0x8xH100-80GB", "4x0xH100-80GB", "-1x8xH100-80GB"),
+        *("99999999999999999999x8xH100-80GB", "1x999x" + "H100-80GB", "1xcpu99999-64GB", "1xcpu4-9999999GB"),
+        *("9" * 400 + "x8xH100-80GB", "9" * 5000 + "x8xH100-80GB", "1xcpu4-" + "9" * 400 + "GB", "٤x8xH100-80GB"),
         *("4x8xV100-32GB", "1xcpu0-64GB", "1xcpu16", "1xcpu16-64GB,96cpu", "1x8xH100-80GB,lots", "1x8xH100-80GB,"),
     ],
 )
@@ -307,6 +310,19 @@ def test_exit_codes_and_both_forms_of_output(capsys):
     ("arguments", "message"),
     [
         (["--throughput", "generate=fast"], "--throughput has 'generate=fast'"),
+        (["--throughput", ","], "--throughput has ''"),
+        (
+            ["--throughput", "generate=1,generate=2"],
+            "--throughput has 'generate=2'; it is generate=N,learn=N, each once",
+        ),
+        (["--throughput", "generate=٤"], "--throughput has 'generate=٤'"),
+        (["--throughput", "generate=1e-300"], "numbers from 0.001 to 1e+09"),
+        (["--expect", "prompt=1e300"], "--expect has 'prompt=1e300'"),
+        (["--shape", "zzz"], "model 'zzz' is no folder"),
+        (["rollout.num_engines=1000000000"], "less than or equal to 4096"),
+        (["reward.num_scorers=1000000000"], "less than or equal to 4096"),
+        (["learner.num_ranks=1000000000"], "less than or equal to 4096"),
+        (["run.num_steps=" + "9" * 400], "input should be below 2^63"),
         (["--throughput", "speed=3"], "--throughput has 'speed=3'"),
         (["--expect", "completion=-1"], "--expect has 'completion=-1'"),
         (["--expect", "completion=9999"], "longer than rollout.max_tokens 2048"),
@@ -319,6 +335,25 @@ def test_what_is_typed_wrong_is_one_line(arguments, message, capsys):
     assert main(["plan", "--config", str(MATH), *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and message in err
+
+
+def test_the_largest_plan_takes_seconds():
+    overrides = (
+        "rollout.num_engines=4096",
+        "reward.num_scorers=4096",
+        "learner.num_ranks=4096",
+        "run.num_steps=9" + 17 * "0",
+    )
+    start = time.monotonic()
+    assert plan(MATH, *overrides, cluster="1024x8xH100-80GB").fits
+    assert not plan(MATH, *overrides, cluster="1023x8xH100-80GB").fits
+    assert time.monotonic() - start < 60
+
+
+def test_an_evaluation_s_mean_answer_is_within_its_longest(capsys):
+    config = next(ROOT.glob("configs/evaluate_*.yaml"))
+    assert main(["plan", "--config", str(config), "--expect", "completion=1e8"]) == 2
+    assert "is longer than sampling.max_tokens" in capsys.readouterr().err
 
 
 def test_a_plan_of_a_training_loads_nothing_heavy():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,10 @@ from tinyr1v_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
+
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+_LEAST, _MOST = 1e-3, 1e9
+"""Of a mean length or a throughput, tokens (a second)."""
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -91,13 +96,14 @@ def run(options: argparse.Namespace) -> int:
 def _numbers(flag: str, text: str, names: tuple[str, ...]) -> dict[str, float]:
     """`name=number,...` as a mapping; raises ConfigError."""
     values: dict[str, float] = {}
-    for part in filter(None, text.split(",")):
+    for part in text.split(",") if text else ():
         name, _, number = part.partition("=")
-        try:
-            values[name] = float(number)
-        except ValueError:
-            values[name] = 0.0
-        if name not in names or not 0 < values[name] < float("inf"):
+        value = float(number) if _NUMBER.fullmatch(number) else 0.0
+        if name not in names or name in values or not _LEAST <= value <= _MOST:
             example = ",".join(f"{known}=N" for known in names)
-            raise ConfigError(f"{flag} has {part!r}; it is {example} with numbers above 0; correct it")
+            raise ConfigError(
+                f"{flag} has {part[:100]!r}; it is {example}, each once, with numbers from {_LEAST:g} to {_MOST:g}; "
+                "correct it"
+            )
+        values[name] = value
     return values

@@ -19,6 +19,8 @@ from yaml import YAMLError
 
 from tinyr1v_ray.errors import ConfigError
 
+MAX_ACTORS = 4096
+"""Largest number of actors of one kind; a plan of them is made in a second or two."""
 MAX_SEED = 2**32 - 1
 """Largest seed that every generator here takes."""
 _UNREADABLE = (YAMLError, OmegaConfBaseException, ValueError, RecursionError)
@@ -32,11 +34,15 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        if not _is_numeric(cls.model_fields[str(info.field_name)].annotation):
+            return value
         inner = list(value.values()) if isinstance(value, Mapping) else value
-        has_bool = any(isinstance(each, bool) for each in (inner if isinstance(inner, list | tuple) else (inner,)))
-        if has_bool and _is_numeric(cls.model_fields[str(info.field_name)].annotation):
-            raise PydanticCustomError("bool_for_number", "Input should be a number, not true or false")
+        for each in inner if isinstance(inner, list | tuple) else (inner,):
+            if isinstance(each, bool):
+                raise PydanticCustomError("bool_for_number", "Input should be a number, not true or false")
+            if isinstance(each, int) and abs(each) >= 2**63:
+                raise PydanticCustomError("number_too_large", "Input should be below 2^63")
         return value
 
 

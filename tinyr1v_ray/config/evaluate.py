@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from tinyr1v_ray.config.base import MAX_SEED, Settings
 from tinyr1v_ray.config.surroundings import ClusterSettings
-from tinyr1v_ray.config.train import ModelSettings
+from tinyr1v_ray.config.train import ActorCount, ModelSettings
 
 
 class SamplingSettings(Settings):
@@ -38,7 +38,7 @@ class SamplingSettings(Settings):
 class EngineSettings(Settings):
     """The vLLM engines."""
 
-    num_engines: PositiveInt = 1
+    num_engines: ActorCount = 1
     """Engines, each a Ray actor."""
     num_cpus: PositiveFloat = 1.0
     """CPU cores reserved for an engine."""

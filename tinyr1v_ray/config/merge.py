@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tinyr1v_ray.config.base import MAX_SEED, Settings
+from tinyr1v_ray.config.base import MAX_ACTORS, MAX_SEED, Settings
 
 Method = Literal["amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c", "function"]
 FloatName = Literal["float32", "float64"]
@@ -120,7 +120,7 @@ class RecipeConfig(Settings):
 class JobConfig(Settings):
     """Where and how wide the merge runs. None of it, `device` and `threads_per_task` apart, changes a byte."""
 
-    num_workers: int | None = Field(default=None, ge=0)
+    num_workers: int | None = Field(default=None, ge=0, le=MAX_ACTORS)
     """Ray workers; 0 merges in this process; not set: this process where that is quick, else one per core."""
     threads_per_task: int = Field(default=1, ge=1)
     """Fixes the order of sums in a tensor's arithmetic, hence the output's bytes."""

@@ -7,10 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tinyr1v_ray.config.algorithm import AlgorithmSettings
-from tinyr1v_ray.config.base import MAX_SEED, Settings
+from tinyr1v_ray.config.base import MAX_ACTORS, MAX_SEED, Settings
 from tinyr1v_ray.config.surroundings import CheckpointSettings, ClusterSettings, TelemetrySettings, WeightSettings
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+ActorCount = Annotated[int, Field(ge=1, le=MAX_ACTORS)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -115,7 +116,7 @@ class EvaluationSettings(Settings):
 class RolloutSettings(Settings):
     """How completions are sampled."""
 
-    num_engines: PositiveInt = 1
+    num_engines: ActorCount = 1
     """vLLM engines, each a Ray actor."""
     num_completions: PositiveInt = 5
     """Completions of a prompt (G); at least 2, since an advantage compares within the group."""
@@ -169,7 +170,7 @@ class RewardSettings(Settings):
     """Format weight of single domains, by name."""
     relative_tolerance: NonNegativeFloat = 0.05
     """Relaxed numeric match of structured data (ChartQA: 5 %)."""
-    num_scorers: PositiveInt = 1
+    num_scorers: ActorCount = 1
     """Scorer actors."""
     num_cpus_per_scorer: NonNegativeFloat = 0.1
     """CPU cores reserved for a scorer."""
@@ -182,7 +183,7 @@ class RewardSettings(Settings):
 class LearnerSettings(Settings):
     """The DeepSpeed learner."""
 
-    num_ranks: PositiveInt = 1
+    num_ranks: ActorCount = 1
     """Data-parallel ranks, each a Ray actor."""
     zero_stage: Literal[0, 2, 3] = 2
     """DeepSpeed ZeRO stage."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from tinyr1v_ray.config.base import shortened
 from tinyr1v_ray.errors import PlacementError
 
 GIB = 2**30
@@ -37,11 +38,14 @@ CPUS_PER_GPU = 12
 HOST_GIB_PER_GPU = 128.0
 """Of a GPU node whose shape does not say: less than the usual 8-GPU machines have, so a plan that fits, fits them."""
 
-_NODES = re.compile(r"(?P<nodes>\d+)x(?P<node>[^,]+)(?P<host>(,[^,]+)*)")
-_CPU_NODE = re.compile(r"cpu(?P<cpus>\d+)-(?P<memory>\d+(\.\d+)?)GB")
-_GPU_NODE = re.compile(r"(?P<gpus>\d+)x(?P<kind>.+)")
-_HOST_CPUS = re.compile(r"(\d+)cpu")
-_HOST_MEMORY = re.compile(r"(\d+(\.\d+)?)GB")
+MOST_NODES, MOST_GPUS, MOST_CPUS, MOST_HOST_GIB = 1024, 64, 4096, 1e6
+"""Of a cluster, and of one node: larger ones are taken for slips of the hand."""
+
+_NODES = re.compile(r"(?P<nodes>[0-9]+)x(?P<node>[^,]+)(?P<host>(,[^,]+)*)")
+_CPU_NODE = re.compile(r"cpu(?P<cpus>[0-9]+)-(?P<memory>[0-9]+(\.[0-9]+)?)GB")
+_GPU_NODE = re.compile(r"(?P<gpus>[0-9]+)x(?P<kind>.+)")
+_HOST_CPUS = re.compile(r"([0-9]+)cpu")
+_HOST_MEMORY = re.compile(r"([0-9]+(\.[0-9]+)?)GB")
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,23 @@ def parse_cluster(text: str) -> ClusterShape:
     64.0
     """
     match = _NODES.fullmatch(text.strip())
+    if len(text) > 100:  # before a number of thousands of digits is read
+        raise _malformed(text, f"has {len(text)} characters")
     if match is None or int(match["nodes"]) < 1:
         raise _malformed(text, "has no NODESx in front")
+    shape = _parse_node(text, match)
+    if not (
+        shape.num_nodes <= MOST_NODES
+        and shape.num_gpus <= MOST_GPUS
+        and shape.num_cpus <= MOST_CPUS
+        and shape.host_gib <= MOST_HOST_GIB
+    ):
+        most = f"{MOST_NODES} nodes of {MOST_GPUS} GPUs, {MOST_CPUS} cores and {MOST_HOST_GIB:.0f} GB"
+        raise _malformed(text, f"is larger than {most}")
+    return shape
+
+
+def _parse_node(text: str, match: re.Match[str]) -> ClusterShape:
     num_nodes, host = int(match["nodes"]), match["host"]
     if cpu_node := _CPU_NODE.fullmatch(match["node"]):
         if host or int(cpu_node["cpus"]) < 1:
@@ -101,6 +120,6 @@ def parse_cluster(text: str) -> ClusterShape:
 
 def _malformed(text: str, seen: str) -> PlacementError:
     return PlacementError(
-        f"cluster {text!r} {seen}; a cluster is NODESxGPUSxKIND with KIND one of {', '.join(ACCELERATORS)}, or "
-        "NODESxcpuCORES-MEMORYGB; write --cluster 4x8xH100-80GB or 1xcpu16-64GB"
+        f"cluster {shortened(repr(text))} {seen}; a cluster is NODESxGPUSxKIND with KIND one of "
+        f"{', '.join(ACCELERATORS)}, or NODESxcpuCORES-MEMORYGB; write --cluster 4x8xH100-80GB or 1xcpu16-64GB"
     )

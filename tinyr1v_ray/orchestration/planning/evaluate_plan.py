@@ -19,7 +19,9 @@ from tinyr1v_ray.orchestration.planning.assumptions import (
 )
 from tinyr1v_ray.orchestration.planning.cluster import ClusterShape
 from tinyr1v_ray.orchestration.planning.fits import (
+    MAX_NODES,
     engine_problems,
+    fewer,
     gpu_problems,
     host_problems,
     nearest_change,
@@ -38,7 +40,7 @@ from tinyr1v_ray.orchestration.planning.train_sections import (
     seats_section,
 )
 from tinyr1v_ray.orchestration.planning.units import count, duration
-from tinyr1v_ray.orchestration.planning.workload import Lengths
+from tinyr1v_ray.orchestration.planning.workload import Lengths, check_completion
 
 PUBLIC_ITEMS = {
     "mathvista": 1000,
@@ -158,10 +160,10 @@ def _lengths(config: EvaluateConfig, shape: ModelShape, expect: Mapping[str, flo
     bound = min(config.model.max_pixels // shape.vision.pixels_per_token, room)
     image = sum(pair[1] for pair in known) / len(known) if known else MEAN_IMAGE_SHARE * bound
     prompt = sum(pair[0] for pair in known) / len(known) if known else image + MEAN_TEXT_TOKENS
-    completion = min(MEAN_COMPLETION_SHARE * config.sampling.max_tokens, MEAN_COMPLETION_TOKENS)
-    return Lengths(
-        expect.get("prompt", min(prompt, room)), expect.get("image", image), expect.get("completion", completion)
-    )
+    assumed = min(MEAN_COMPLETION_SHARE * config.sampling.max_tokens, MEAN_COMPLETION_TOKENS)
+    completion = expect.get("completion", assumed)
+    check_completion(completion, "sampling.max_tokens", config.sampling.max_tokens)
+    return Lengths(expect.get("prompt", min(prompt, room)), expect.get("image", image), completion)
 
 
 def _needs(config: EvaluateConfig, lengths: Lengths, items: Mapping[str, int]) -> EngineNeeds:
@@ -200,9 +202,9 @@ def _change(
     config: EvaluateConfig, cluster: ClusterShape, shape: ModelShape, lengths: Lengths, items: Mapping[str, int]
 ) -> str:
     engine, tree = config.engine, config.model_dump(mode="json")
-    candidates: list[tuple[str, ...]] = [
-        (f"engine.num_engines={number}",) for number in range(engine.num_engines - 1, 0, -1)
-    ]
+    most = engine.num_engines
+    numbers = range(most - 1, 0, -1) if most <= MAX_NODES else fewer(most)
+    candidates: list[tuple[str, ...]] = [(f"engine.num_engines={number}",) for number in numbers]
     if engine.num_gpus:
         candidates += [("engine.num_gpus=2", f"engine.num_engines={max(1, engine.num_engines // 2)}")]
     candidates += [("engine.gpu_memory_share=0.8",), ("engine.num_cpus=0.8",)]

@@ -11,7 +11,7 @@ from tinyr1v_ray.errors import PlacementError
 from tinyr1v_ray.orchestration.placement import Placement, check_fits, check_weights_folder
 from tinyr1v_ray.orchestration.planning.cluster import GIB, ClusterShape
 from tinyr1v_ray.orchestration.planning.memory import ActorMemory, EngineNeeds, kv_sequences
-from tinyr1v_ray.orchestration.planning.seats import Seating, ray_resources
+from tinyr1v_ray.orchestration.planning.seats import Seat, Seating, ray_resources
 from tinyr1v_ray.orchestration.planning.shapes import ModelShape
 from tinyr1v_ray.orchestration.planning.units import size
 
@@ -55,8 +55,11 @@ def gpu_problems(seating: Seating, memories: Mapping[str, ActorMemory], cluster:
         return []
     room = cluster.accelerator.memory_gib * GIB
     problems = {}
-    for node, gpu in itertools.product(range(cluster.num_nodes), range(cluster.num_gpus)):
-        seats = seating.on_gpu(node, gpu)
+    taken: dict[tuple[int, int], list[Seat]] = {}
+    for seat in seating.seats:
+        for gpu in seat.gpus:
+            taken.setdefault((seat.node, gpu), []).append(seat)
+    for _, seats in sorted(taken.items(), key=lambda of: of[0]):
         roles = tuple(seat.actor.role for seat in seats)
         needed = sum(memories[role].most_bytes for role in roles)
         if needed > room and roles not in problems:
@@ -72,11 +75,13 @@ def host_problems(
 ) -> list[str]:
     """Nodes whose main memory is too small. The driver and what passes through memory are counted on the first."""
     room = cluster.host_gib * GIB
-    for node in range(cluster.num_nodes):
-        needed = sum(memories[seat.actor.role].host_bytes for seat in seating.on_node(node))
-        needed += memories["driver"].host_bytes + shared_bytes if node == 0 else 0.0
-        if needed > room:
-            return [f"node {node}: {size(needed)} of main memory, it has {size(room)}"]
+    needed = [0.0] * cluster.num_nodes
+    needed[0] = memories["driver"].host_bytes + shared_bytes
+    for seat in seating.seats:
+        needed[seat.node] += memories[seat.actor.role].host_bytes
+    for node, amount in enumerate(needed):
+        if amount > room:
+            return [f"node {node}: {size(amount)} of main memory, it has {size(room)}"]
     return []
 
 
@@ -120,6 +125,16 @@ def _fewest_nodes(cluster: ClusterShape, still_wrong: Callable[[ClusterShape], b
         middle = (low + high) // 2
         low, high = (middle, high) if still_wrong(cluster.with_nodes(middle)) else (low, middle)
     return cluster.with_nodes(high)
+
+
+def fewer(number: int) -> list[int]:
+    """Some smaller numbers, the largest first.
+
+    >>> fewer(40), fewer(4)
+    ([39, 38, 37, 30, 20, 10, 5, 2, 1], [3, 2, 1])
+    """
+    some = {number - 1, number - 2, number - 3, 3 * number // 4, *(number // 2**power for power in range(1, 13))}
+    return sorted((left for left in some if 0 < left < number), reverse=True)
 
 
 def _are_distinct(overrides: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ from yaml import YAMLError
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.orchestration.planning.cluster import ClusterShape, parse_cluster
 from tinyr1v_ray.orchestration.planning.plan import Plan, PlanRequest
+from tinyr1v_ray.orchestration.planning.shapes import find_shape
 
 TELLING_KEYS = {"recipe": "trainings", "merge": "experts", "evaluate": "benchmarks", "train": "run"}
 """Kind -> the top-level key that it cannot lack; asked in this order."""
@@ -38,6 +39,8 @@ def make_plan(request: PlanRequest) -> Plan:
     kind = kind_of_config(request.tree, str(request.path))
     if kind != "train" and request.recorded is not None:
         raise ConfigError(f"--recorded with a configuration of kind {kind}; a recorded run is a training; leave it out")
+    if request.shape:
+        find_shape(request.shape)  # refused here where no model of the configuration needs it
     cluster = request.cluster or usual_cluster(request.tree, request.overrides)
     planner = _planner(kind)
     return planner(request, cluster)

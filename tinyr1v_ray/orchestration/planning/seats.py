@@ -66,12 +66,15 @@ def take_seats(placement: Placement, cluster: ClusterShape) -> Seating:
     nodes = [_Node(float(cluster.num_cpus), [1.0] * cluster.num_gpus) for _ in range(cluster.num_nodes)]
     seats: list[Seat] = []
     unseated: list[ActorSpec] = []
+    full: dict[tuple[float, float], int] = {}  # nodes, from the first, that have no more room for actors of a size
     for actor in placement.actors:
-        for number, node in enumerate(nodes):
-            gpus = node.take(actor)
+        size = (actor.num_cpus, actor.num_gpus)
+        for number in range(full.get(size, 0), len(nodes)):
+            gpus = nodes[number].take(actor)
             if gpus is not None:
                 seats.append(Seat(actor, number, gpus))
                 break
+            full[size] = number + 1
         else:
             unseated.append(actor)
     return Seating(tuple(seats), tuple(unseated))

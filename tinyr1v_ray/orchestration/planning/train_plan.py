@@ -8,7 +8,7 @@ from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.orchestration.planning.cluster import ClusterShape
-from tinyr1v_ray.orchestration.planning.fits import nearest_change
+from tinyr1v_ray.orchestration.planning.fits import fewer, nearest_change
 from tinyr1v_ray.orchestration.planning.memory import kv_sequences
 from tinyr1v_ray.orchestration.planning.plan import Plan, PlanRequest
 from tinyr1v_ray.orchestration.planning.recorded import read_recorded
@@ -125,23 +125,13 @@ def _count_candidates(config: TrainConfig) -> list[tuple[str, ...]]:
     engines, ranks = config.rollout.num_engines, config.learner.num_ranks
     found: list[tuple[str, ...]] = [
         (f"rollout.num_engines={engines - moved}", f"learner.num_ranks={ranks + moved}")
-        for moved in (engines - left for left in _fewer(engines))
+        for moved in (engines - left for left in fewer(engines))
     ]
     if engines > 1 and ranks > 1:
         found.append((f"rollout.num_engines={engines // 2}", f"learner.num_ranks={ranks // 2}"))
-    found += [(f"rollout.num_engines={number}",) for number in _fewer(engines)]
-    found += [(f"learner.num_ranks={number}",) for number in _fewer(ranks)]
+    found += [(f"rollout.num_engines={number}",) for number in fewer(engines)]
+    found += [(f"learner.num_ranks={number}",) for number in fewer(ranks)]
     return found + [(f"learner.num_ranks={times * ranks}",) for times in (2, 4)]
-
-
-def _fewer(number: int) -> list[int]:
-    """Some smaller numbers, the largest first.
-
-    >>> _fewer(40), _fewer(4)
-    ([39, 38, 37, 30, 20, 10, 5, 2, 1], [3, 2, 1])
-    """
-    some = {number - 1, number - 2, number - 3, 3 * number // 4, *(number // 2**power for power in range(1, 7))}
-    return sorted((left for left in some if 0 < left < number), reverse=True)
 
 
 def _last(config: TrainConfig) -> list[tuple[str, ...]]:

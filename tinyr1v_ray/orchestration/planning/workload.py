@@ -123,12 +123,17 @@ def expected_lengths(config: TrainConfig, most: Lengths, expect: Mapping[str, fl
     prompt = expect.get("prompt", own[0] if own else image + MEAN_TEXT_TOKENS)
     completion = expect.get("completion", min(MEAN_COMPLETION_SHARE * most.completion, MEAN_COMPLETION_TOKENS))
     expected = Lengths(min(prompt, most.prompt), min(image, most.image, prompt), completion)
-    if expected.completion > most.completion:
-        raise ConfigError(
-            f"an expected completion of {completion:g} tokens is longer than rollout.max_tokens {most.completion:g}; "
-            "completions end there; lower --expect completion or raise the setting"
-        )
+    check_completion(expected.completion, "rollout.max_tokens", most.completion)
     return expected
+
+
+def check_completion(expected: float, setting: str, most: float) -> None:
+    """Raise ConfigError for a mean above the longest completion."""
+    if expected > most:
+        raise ConfigError(
+            f"an expected completion of {expected:g} tokens is longer than {setting} {most:g}; completions end there; "
+            "lower --expect completion or raise the setting"
+        )
 
 
 def _load(config: TrainConfig, lengths: Lengths) -> StepLoad:
