@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
+from tinyr1v_ray.cli.submit import _placements
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.orchestration.working_tree import check_size, largest_folder, read_working_tree, write_archive
 
@@ -238,8 +239,14 @@ def test_a_cluster_that_is_too_small_is_said_before_a_job_starts(head: Head, pro
     done = submit(head, project, "rollout.num_engines=9")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "asks for 4.1 CPUs" in done.stderr and "the cluster has 1" in done.stderr
-    waiting = submit(head, project, "rollout.num_engines=9", "cluster.autoscaling=true", "run.seed=0")
-    assert waiting.returncode == 0, waiting.stderr
+
+
+def test_a_cluster_that_grows_is_not_asked_for_room(project: Path) -> None:
+    config = project / "configs" / "small.yaml"
+    assert (
+        len(_placements("train", config, [])) == len(_placements("run", config.with_name("recipe_small.yaml"), [])) == 1
+    )
+    assert _placements("train", config, ["cluster.autoscaling=true"]) == []
 
 
 @TOKEN_ON

@@ -74,6 +74,14 @@ class Run:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
 
+    def terminate(self) -> None:
+        """SIGTERM, as a job server or Slurm sends it: one line, and nothing is left running."""
+        assert self.process is not None
+        self.process.terminate()
+        assert self.process.wait(60) == 130, self.log.read_text()[-3000:]
+        said = self.log.read_text()
+        assert said.splitlines()[-1].startswith("tinyr1v: interrupted; ") and "SIGTERM" not in said, said[-3000:]
+
     def kill_actor(self, name: str) -> None:
         """SIGKILL to one actor of a kind."""
         assert self.process is not None
@@ -163,7 +171,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) ->
     )
     assert again.returncode == 2 and "--resume" in again.stderr
     killed.start("--resume").wait_for_step(5)
-    killed.kill()
+    killed.terminate()
     killed.start("--resume").finish()
 
     assert [row["step"] for row in whole.rows("metrics.jsonl")] == [1, 2, 3, 4, 5, 6]

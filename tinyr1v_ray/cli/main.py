@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from tinyr1v_ray.cli import doctor, evaluate, jobs, merge, miniature, plan, report, run, submit, train
 from tinyr1v_ray.errors import TinyR1VError
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns without it; actors set their own
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(options.run(options))
     except TinyR1VError as error:
@@ -45,6 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         how = "with --resume" if options.command == "train" else "by the same command"
         sys.stderr.write(f"tinyr1v: interrupted; what was saved stays; continue {how}\n")
         return 130
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a run as Ctrl-C does, by whatever handles that now: asyncio cancels its work first."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(number, frame)
 
 
 if __name__ == "__main__":
