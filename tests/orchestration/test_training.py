@@ -159,7 +159,7 @@ def test_what_can_be_told_at_once_is_told_before_ray_and_leaves_nothing(
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     settings = ["run.num_steps=6", "rollout.deterministic=true", "evaluation.num_items=20"]
     settings += ["evaluation.every_n_steps=2", "evaluation.num_slice_items=8"]
-    in_memory_before = set(Path("/dev/shm").glob("tinyr1v-*"))
+    in_memory_before = set(Path("/dev/shm").glob("tinyr1v-r-*"))
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole = Run(tmp_path / "whole", *settings).start().finish()
@@ -193,7 +193,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) ->
     AutoProcessor.from_pretrained(whole.run_folder / "export")
     summary = json.loads((whole.run_folder / "summary.json").read_text())
     assert summary["before"][0]["num_items"] == summary["after"][0]["num_items"] == 20
-    assert set(Path("/dev/shm").glob("tinyr1v-*")) <= in_memory_before, "weights were left in memory"
+    assert set(Path("/dev/shm").glob("tinyr1v-r-*")) <= in_memory_before, "weights were left in memory"
     assert_memory_as_planned(whole.run_folder)
 
 
