@@ -29,6 +29,7 @@ from tinyr1v_ray.orchestration.working_tree import WorkingTree, write_archive
 
 ENDED = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.STOPPED})
 _CONNECT_TIMEOUT_S = 5.0
+_AGENT_TIMEOUT_S = 60.0
 _POLL_S = 0.5
 _MAX_RECONNECTIONS = 20
 _OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -139,12 +140,19 @@ class JobCluster:
                 archive = Path(folder) / "working_tree.zip"
                 write_archive(request.tree, archive)
                 runtime_env["working_dir"] = str(archive)
-            return self._client.submit_job(
-                entrypoint=request.entrypoint,
-                submission_id=job_id,
-                runtime_env=runtime_env,
-                metadata=dict(request.metadata),
-            )
+            deadline = time.monotonic() + _AGENT_TIMEOUT_S
+            while True:
+                try:
+                    return self._client.submit_job(
+                        entrypoint=request.entrypoint,
+                        submission_id=job_id,
+                        runtime_env=runtime_env,
+                        metadata=dict(request.metadata),
+                    )
+                except RuntimeError as error:  # a cluster that was started a moment ago has no agent for jobs yet
+                    if "No available agent" not in str(error) or time.monotonic() > deadline:
+                        raise
+                    time.sleep(_POLL_S)
 
     def state(self, job_id: str) -> JobState:
         """Of one job; raises ConfigError when there is no such job."""
