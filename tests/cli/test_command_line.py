@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
+
+from tinyr1v_ray.cli.main import main
 
 TINYR1V = str(Path(sys.executable).with_name("tinyr1v"))
 CONFIG = str(Path(__file__).parents[2] / "configs" / "miniature_ocr_cpu.yaml")
@@ -45,19 +48,29 @@ def test_help_names_the_sub_commands() -> None:
         (["run.num_steps=many"], "run.num_steps is 'many'"),
         (["learner.learning_rate=-1"], "learner.learning_rate is -1"),
         (["data.train=[missing.parquet]"], "missing.parquet"),
-        (["model.path=nowhere/base"], "nowhere/base"),
-        (["rollout.max_tokens=380"], "380 leaves no room|prompt of"),
+        (["model.path=/nowhere"], "model ./nowhere. is no folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(
-    arguments: list[str], message: str, tmp_path: Path
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = tinyr1v("train", "--config", CONFIG, *arguments, folder=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["train", "--config", CONFIG, *arguments]) == 2
+    said = capsys.readouterr().err
+    assert re.match(f"tinyr1v: .*({message}).*\n$", said), said
+    assert not ray.is_initialized() and not list(tmp_path.iterdir())
+
+
+def test_what_only_the_data_shows_is_one_line_too(tmp_path: Path) -> None:
+    done = tinyr1v("train", "--config", CONFIG, "rollout.max_tokens=380", folder=tmp_path)
     assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("tinyr1v: ")]
-    assert len(lines) == 1
-    assert "Traceback" not in done.stderr
-    assert re.search(message, lines[0])
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("tinyr1v: ")]
+    assert "prompt of" in line and "Traceback" not in done.stderr
     assert not (tmp_path / "runs" / "miniature_ocr_cpu").exists()
 
 
