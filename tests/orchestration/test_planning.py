@@ -350,6 +350,22 @@ def test_the_largest_plan_takes_seconds():
     assert time.monotonic() - start < 60
 
 
+def test_a_recipe_is_planned_where_none_of_its_inputs_is(tmp_path, capsys):
+    """Base, data, benchmarks and the user's own functions are named, and lie on the cluster."""
+    recipe = {
+        "name": "far",
+        "base": "/far/base",
+        "train": {"data": {"train": ["/far/train.jsonl"]}, "reward": {"function": "far_away:score"}},
+        "trainings": {"math": {}, "ocr": {}},
+        "merge": {"experts": ["math", "ocr"], "recipes": {"own": {"method": "function", "function": "far_away:mean"}}},
+        "evaluate": {"benchmarks": ["ten"], "data": "/far/tables"},
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    assert main(["plan", "--config", str(tmp_path / "recipe.yaml"), "--shape", "miniature", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert len(figures["stages"]) == 7 and all(of["seconds"]["run"] > 0 for of in figures["stages"].values())
+
+
 def test_an_evaluation_s_mean_answer_is_within_its_longest(capsys):
     config = next(ROOT.glob("configs/evaluate_*.yaml"))
     assert main(["plan", "--config", str(config), "--expect", "completion=1e8"]) == 2

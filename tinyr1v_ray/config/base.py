@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -147,20 +147,24 @@ def put_over(tree: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> 
     return result
 
 
-def parse_settings(schema: type[SchemaT], tree: dict[str, Any], overrides: Sequence[str] = ()) -> SchemaT:
+def parse_settings(schema: type[SchemaT], tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> SchemaT:
     """Validate a plain mapping after applying `key.sub=value` overrides; raises ConfigError."""
+    try:
+        return schema.model_validate(apply_overrides(tree, overrides))
+    except ValidationError as error:
+        raise ConfigError(_first_problem(schema, error)) from error
+
+
+def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The mapping with `key.sub=value` overrides put over it in order, not validated; raises ConfigError."""
     for override in overrides:
         _check_override(override)
     try:
-        merged = OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(list(overrides)))
-        plain = OmegaConf.to_container(merged)
+        merged = OmegaConf.merge(OmegaConf.create(dict(tree)), OmegaConf.from_dotlist(list(overrides)))
+        return cast(dict[str, Any], OmegaConf.to_container(merged))
     except (*_UNREADABLE, TypeError) as error:
         given = shortened(str(list(overrides)))
         raise ConfigError(f"overrides {given} cannot be applied: {_reason(error)}; write key.sub=value") from error
-    try:
-        return schema.model_validate(plain)
-    except ValidationError as error:
-        raise ConfigError(_first_problem(schema, error)) from error
 
 
 def _check_override(override: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -108,9 +108,12 @@ def recipe_folder(config: PipelineConfig) -> Path:
     return (Path(config.folder).expanduser() / config.name).absolute()
 
 
-def build_graph(config: PipelineConfig) -> Graph:
-    """Resolve every stage. Raises ConfigError that names the part of the recipe, DataError for missing inputs."""
-    return _Builder(config).build()
+def build_graph(config: PipelineConfig, read_inputs: bool = True) -> Graph:
+    """Resolve every stage. Raises ConfigError that names the part of the recipe, DataError for missing inputs.
+
+    Without `read_inputs` they need not be here: their names stand for them, and the fingerprints find no stage again.
+    """
+    return _Builder(config, read_inputs).build()
 
 
 def train_settings(config: PipelineConfig, name: str, seed: int, start: Path) -> TrainConfig:
@@ -129,8 +132,12 @@ def train_settings(config: PipelineConfig, name: str, seed: int, start: Path) ->
 class _Builder:
     """Stages by id, in the order in which they are added."""
 
-    def __init__(self, config: PipelineConfig) -> None:
+    def __init__(self, config: PipelineConfig, read_inputs: bool) -> None:
         self._config = config
+        self._of_model: Callable[[str], str] = model_identity if read_inputs else _by_name
+        self._of_source: Callable[[str], str] = source_identity if read_inputs else _by_name
+        self._of_function: Callable[[str, str], str] = function_sha256 if read_inputs else _by_name
+        self._of_benchmark: Callable[[EvaluateConfig, str], str] = _benchmark_identity if read_inputs else _by_name
         self._folder = recipe_folder(config) / STAGES
         self._stages: dict[str, Stage] = {}
 
@@ -153,7 +160,7 @@ class _Builder:
     def _models(self, seed: int) -> Iterator[Model]:
         """The models to be evaluated; adds the stages that make them."""
         config = self._config
-        yield Model(BASE, seed, Path(config.base), model_identity(config.base))
+        yield Model(BASE, seed, Path(config.base), self._of_model(config.base))
         trained: dict[str, Model] = {}
         for name, training in config.trainings.items():
             if training.seeds is None or seed in training.seeds:
@@ -167,13 +174,13 @@ class _Builder:
         if name in trained:
             return trained[name]
         training = self._config.trainings[name]
-        start = Model(BASE, seed, Path(self._config.base), model_identity(self._config.base))
+        start = Model(BASE, seed, Path(self._config.base), self._of_model(self._config.base))
         if training.start_from:
             start = self._training(training.start_from, seed, trained)
         settings = train_settings(self._config, name, seed, start.folder)
-        inputs = {source: source_identity(source) for source in (*settings.data.train, *settings.data.evaluation)}
+        inputs = {source: self._of_source(source) for source in (*settings.data.train, *settings.data.evaluation)}
         if settings.reward.function:
-            inputs["reward.function"] = function_sha256("reward.function", settings.reward.function)
+            inputs["reward.function"] = self._of_function("reward.function", settings.reward.function)
         same = without(plain(settings), (*FREE_ON_RESUME, "run.name", "run.folder", "model.path"))
         same["run"]["num_steps"] = settings.run.num_steps  # a resumed run may grow longer, a finished stage is as long
         digest = fingerprint({"version": VERSION, "base": start.identity, "inputs": inputs, "settings": same})
@@ -198,9 +205,9 @@ class _Builder:
         settings = _parsed(MergeConfig, "merge", tree)
         same = without(plain(settings), ("output", "base", "experts", "job."))
         same["arithmetic"] = [settings.job.device, settings.job.threads_per_task]
-        inputs = [model_identity(self._config.base), *(expert.identity for expert in experts)]
+        inputs = [self._of_model(self._config.base), *(expert.identity for expert in experts)]
         own = [recipe.function for recipe in merge.recipes.values() if recipe.function]
-        inputs += [function_sha256("recipe.function", path) for path in own]
+        inputs += [self._of_function("recipe.function", path) for path in own]
         digest = fingerprint({"version": VERSION, "inputs": inputs, "settings": same})
         folder = self._stage_folder("merge", "specialists", seed, digest)
         settings = settings.model_copy(update={"output": str(folder)})
@@ -222,7 +229,7 @@ class _Builder:
             sampling = settings.sampling.model_copy(update={"seed": model.seed})
             settings = settings.model_copy(update={"sampling": sampling})
         inputs = {
-            benchmark.name: _benchmark_identity(settings, benchmark.name) for benchmark in named_benchmarks(settings)
+            benchmark.name: self._of_benchmark(settings, benchmark.name) for benchmark in named_benchmarks(settings)
         }
         same = without(plain(settings), ("output", "cluster.", "progress", "engine.", "data", "model.path"))
         digest = fingerprint({"version": VERSION, "model": model.identity, "inputs": inputs, "settings": same})
@@ -242,6 +249,11 @@ class _Builder:
         if known.fingerprint != stage.fingerprint:
             raise ConfigError(f"{stage.id} means two stages; a name means one model and a seed comes once; rename one")
         return known
+
+
+def _by_name(*names: object) -> str:
+    """An input's identity where it is not read: what it is called, which comes last."""
+    return str(names[-1])
 
 
 def _benchmark_identity(settings: EvaluateConfig, name: str) -> str:

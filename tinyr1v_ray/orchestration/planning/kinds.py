@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
+from tinyr1v_ray.config.base import apply_overrides
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.orchestration.planning.cluster import ClusterShape, parse_cluster
 from tinyr1v_ray.orchestration.planning.plan import Plan, PlanRequest
@@ -67,20 +64,26 @@ def _planner(kind: str) -> Callable[[PlanRequest, ClusterShape], Plan]:
 
 def usual_cluster(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> ClusterShape:
     """Where no cluster is named: eight H100 for what asks for GPUs, else this machine."""
-    try:
-        merged = OmegaConf.merge(OmegaConf.create(dict(tree)), OmegaConf.from_dotlist(list(overrides)))
-        asked = OmegaConf.to_container(merged)
-    except (OmegaConfBaseException, YAMLError):  # overrides that cannot be applied are refused where they are parsed
-        asked = dict(tree)
-    return parse_cluster("1x8xH100-80GB") if _asks_for_gpus(asked) else this_machine()
+    return parse_cluster("1x8xH100-80GB") if gpus_asked(apply_overrides(tree, overrides)) else this_machine()
 
 
-def _asks_for_gpus(node: object) -> bool:
-    """Whether some setting below reserves a GPU."""
-    if not isinstance(node, Mapping):
-        return False
-    own = any(key in _GPU_KEYS and value not in (0, 0.0, "cpu", None) for key, value in node.items())
-    return own or any(_asks_for_gpus(value) for value in node.values())
+def gpus_asked(tree: Mapping[str, Any]) -> float:
+    """The most GPUs that one actor would get, as far as unchecked settings say.
+
+    >>> gpus_asked({"train": {"rollout": {"num_gpus_per_engine": 2}}, "merge": {"job": {"device": "cuda"}}})
+    2.0
+    """
+    asked = values_at(tree, _GPU_KEYS)
+    return max((float(value) if isinstance(value, int | float) else value == "cuda" for value in asked), default=0.0)
+
+
+def values_at(tree: Mapping[str, Any], keys: Collection[str]) -> Iterator[Any]:
+    """What stands under one of the keys, wherever in the tree."""
+    for key, value in tree.items():
+        if key in keys:
+            yield value
+        if isinstance(value, Mapping):
+            yield from values_at(value, keys)
 
 
 def this_machine() -> ClusterShape:

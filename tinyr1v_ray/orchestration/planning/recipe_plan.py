@@ -24,7 +24,7 @@ def plan_recipe(request: PlanRequest, cluster: ClusterShape) -> Plan:
     """The plan of a `tinyr1v run` configuration; raises what building its graph raises."""
     config = parse_settings(PipelineConfig, dict(request.tree), request.overrides)
     of_base = replace(request, shape=request.shape or config.base)
-    plans = {stage.id: _plan_stage(stage, of_base, cluster) for stage in build_graph(config).stages}
+    plans = {stage.id: _plan_stage(stage, of_base, cluster) for stage in build_graph(config, read_inputs=False).stages}
     seconds = {name: float(plan.figures["seconds"]["run"]) for name, plan in plans.items()}
     gpu_hours = sum(float(plan.figures.get("gpu_hours", 0.0)) for plan in plans.values())
     wrong = {name: plan for name, plan in plans.items() if plan.problems}
