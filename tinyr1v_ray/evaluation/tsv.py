@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import csv
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +17,6 @@ _MAX_CELL_CHARACTERS = 2**31 - 1
 _MAX_REFERENCE_CHARACTERS = 64
 """An image cell of at most this length names another row's index instead of holding an image (VLMEvalKit's rule)."""
 _OTHER_DELIMITERS = (",", ";", "|")
-_limit_lock = threading.Lock()
 
 
 def read_tsv(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -26,7 +24,8 @@ def read_tsv(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
 
     Raises DataError, before the first row, when the file is missing, is not a UTF-8 table, is divided by something else
     than tabs, has a column twice, or lacks one of the `required`; and later for a line with more cells than columns and
-    for a quote that is never closed.
+    for a quote that is never closed. csv's limit on the length of cells, which is the whole process's and too low for
+    images, is lifted for good.
     """
     if not path.is_file():
         raise DataError(f"benchmark file {path} does not exist; --data names its folder; download it there")
@@ -40,7 +39,8 @@ def read_tsv(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 def _rows(path: Path, required: Sequence[str]) -> Iterator[dict[str, str]]:
-    with _long_cells(), path.open(encoding="utf-8-sig", newline="") as file:
+    csv.field_size_limit(_MAX_CELL_CHARACTERS)  # global, and left so: others may be reading in other threads
+    with path.open(encoding="utf-8-sig", newline="") as file:
         lines = _RowLines(file)
         reader = csv.reader(lines, delimiter="\t")
         header = next(reader, [])
@@ -95,18 +95,6 @@ def _leaves_quote_open(lines: Sequence[str]) -> bool:
     except csv.Error as error:
         return "unexpected end of data" in str(error)
     return False
-
-
-class _long_cells:
-    """Lift csv's limit on a cell's length, which is global and too short for an image, and put it back."""
-
-    def __enter__(self) -> None:
-        with _limit_lock:
-            self._before = csv.field_size_limit(_MAX_CELL_CHARACTERS)
-
-    def __exit__(self, *exception: object) -> None:
-        with _limit_lock:
-            csv.field_size_limit(self._before)
 
 
 def _check_header(path: Path, header: Sequence[str], required: Sequence[str]) -> None:
