@@ -5,7 +5,9 @@ the mean over seeds and items: every benchmark weighs the same, whatever its siz
 
 Intervals are of a crossed ("pigeonhole") bootstrap (Owen 2007, arXiv 0712.1111): seeds are drawn with replacement, the
 same draw for every benchmark, and independently of them the items of each benchmark; a resampled table is the rows and
-columns that were drawn. Two models are compared on the same seeds and items, so the draws are of their differences.
+columns that were drawn. Items that belong together (two questions about one image) are drawn together: they are right
+or wrong together, so that one by one their intervals would come out too narrow. Two models are compared on the same
+seeds and items, so the draws are of their differences.
 What is due to items and to noise is counted in full or a little twice; of what is due to seeds the share (S - 1)/S,
 since S seeds are drawn from S. With one seed only items are drawn: the interval then holds for that seed alone.
 
@@ -17,7 +19,7 @@ difference is called one only when its adjusted value is below 0.05 as well.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +35,11 @@ _BLOCK_NUMBERS = 4_000_000
 _KEPT_BYTES = 256 * 1024**2
 """Of drawn counts that are kept for the next row, a byte each; what does not fit is drawn anew for every row."""
 _MOST_COUNT = 255
+_DIGITS = 9
+"""Decimals of a drawn figure: far beyond any that is shown, and rounding noise is no side of zero."""
+
+Groups = Sequence[Sequence[Hashable]]
+"""For each benchmark what each of its items belongs to."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +67,29 @@ class Difference:
         return 1 if self.estimate.value > 0 else -1
 
 
-def crossed_mean(tables_SN: Sequence[ArrayLike], num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Estimate:
+def crossed_mean(
+    tables_SN: Sequence[ArrayLike],
+    groups_N: Groups | None = None,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
     """A model's figure with its 95 % interval; one float table [S, N] a benchmark, S the same in all.
 
+    Without `groups_N` every item stands alone.
     Raises DataError without a benchmark, a seed or an item, with a value that is not finite, or when S differs.
     """
     checked = _checked(tables_SN)
-    return _interval(_point(checked), _draws(checked, num_resamples, seed))
+    return _interval(_point(checked), _draws(checked, groups_N, num_resamples, seed))
 
 
 def crossed_difference(
-    before_SN: Sequence[ArrayLike], after_SN: Sequence[ArrayLike], num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    before_SN: Sequence[ArrayLike],
+    after_SN: Sequence[ArrayLike],
+    groups_N: Groups | None = None,
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
 ) -> Difference:
     """Difference of two models on the same seeds and items; `adjusted` equals `p_value` until `holm_adjusted`.
 
@@ -84,7 +103,7 @@ def crossed_difference(
             "both on them"
         )
     tables = [late - early for early, late in zip(before, after, strict=True)]
-    draws = _draws(tables, num_resamples, seed)
+    draws = _draws(tables, groups_N, num_resamples, seed)
     p_value = two_sided_p_value(draws)
     return Difference(_interval(_point(tables), draws), p_value, p_value)
 
@@ -106,7 +125,10 @@ def holm_adjusted(differences: Sequence[Difference]) -> list[Difference]:
 
 
 def mcnemar_by_seed(before_SN: Sequence[ArrayLike], after_SN: Sequence[ArrayLike]) -> tuple[float, ...]:
-    """McNemar's exact p-value of each seed, over the pooled items of all benchmarks; bool tables [S, N]."""
+    """McNemar's exact p-value of each seed, over the pooled items of all benchmarks; bool tables [S, N].
+
+    It takes items for independent: where some belong together it comes out too small.
+    """
     before, after = (
         np.concatenate([np.asarray(table, bool) for table in tables], 1) for tables in (before_SN, after_SN)
     )
@@ -128,17 +150,37 @@ def _point(tables_SN: Sequence[np.ndarray]) -> float:
     return float(np.mean([table.mean() for table in tables_SN]))
 
 
-def _draws(tables_SN: Sequence[np.ndarray], num_resamples: int, seed: int) -> np.ndarray:
-    """float64 [num_resamples]: the figure of each resampled table."""
+def _draws(tables_SN: Sequence[np.ndarray], groups_N: Groups | None, num_resamples: int, seed: int) -> np.ndarray:
+    """float64 [num_resamples]: the figure of each resampled table.
+
+    Counts stay whole and sums are divided once, and what adding up several benchmarks leaves of a zero is rounded away:
+    a draw of zero stands on both sides of zero.
+    """
+    if groups_N is None:
+        groups_N = [range(table.shape[1]) for table in tables_SN]
     num_seeds = len(tables_SN[0])
-    seeds_RS = np.concatenate([block for _, block in _counts(num_seeds, num_resamples, (seed, 0))]) / num_seeds
+    seeds_RS = np.concatenate([block for _, block in _counts(num_seeds, num_resamples, (seed, 0))])
     figures_R = np.zeros(num_resamples)
-    for place, table in enumerate(tables_SN, 1):
-        num_items = table.shape[1]
-        for start, block in _counts(num_items, num_resamples, (seed, place)):
-            rows = slice(start, start + len(block))
-            figures_R[rows] += ((block / num_items) @ table.T * seeds_RS[rows]).sum(axis=1)
-    return figures_R / len(tables_SN)
+    for place, (table, labels) in enumerate(zip(tables_SN, groups_N, strict=True), 1):
+        sums_MS, sizes_M = _by_group(table, labels)
+        for start, block_RM in _counts(len(sizes_M), num_resamples, (seed, place)):
+            rows = slice(start, start + len(block_RM))
+            figures_R[rows] += ((block_RM @ sums_MS) * seeds_RS[rows]).sum(axis=1) / (block_RM @ sizes_M)
+    return np.round(figures_R / (num_seeds * len(tables_SN)), _DIGITS)
+
+
+def _by_group(table_SN: np.ndarray, labels_N: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums [M, S] and sizes [M] of the M groups, in the order in which they first occur.
+
+    >>> _by_group(np.array([[1.0, 2.0, 4.0]]), "aba")
+    (array([[5.],
+           [2.]]), array([2., 1.]))
+    """
+    places = {label: place for place, label in enumerate(dict.fromkeys(labels_N))}
+    places_N = [places[label] for label in labels_N]
+    sums_MS = np.zeros((len(places), len(table_SN)))
+    np.add.at(sums_MS, places_N, table_SN.T)
+    return sums_MS, np.bincount(places_N).astype(np.float64)
 
 
 def _counts(size: int, num_resamples: int, seed: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
