@@ -35,7 +35,7 @@ def test_a_run_that_fits_exactly_fits() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["rollout.num_engines=4"], "asks for 5.1 CPUs .* cluster has 2"),
+        (["rollout.num_engines=4"], r"asks for 5.1 CPUs .* cluster has 2; .* ask for fewer \(num_engines, num_ranks\)"),
         (
             ["rollout.num_gpus_per_engine=2", "weights.backend=nccl", "reward.num_cpus_per_scorer=0"],
             "asks for 2 GPUs .2 for 1 engines, 0 for 1 learner ranks, 0 for 1 scorers., the cluster has 0",

@@ -117,3 +117,36 @@ def test_an_engine_that_keeps_dying_ends_the_run_with_the_cause(monkeypatch: pyt
     [error] = generate(pool, 1)
     assert isinstance(error, RolloutError)
     assert "died 2 times" in str(error) and "out of memory" in str(error)
+
+
+@pytest.mark.parametrize("deterministic", ["true", "false"])
+def test_nothing_is_started_or_waited_for_after_the_end(monkeypatch: pytest.MonkeyPatch, deterministic: str) -> None:
+    """The first engine dies of the end itself, as actors do; the second must not be started."""
+    ended = asyncio.Event()
+
+    async def die_at_the_end(batch: list[Prompt]) -> list[RolloutGroup]:
+        await ended.wait()
+        raise rollout_pool.EngineDiedError("killed")
+
+    pool = pool_of(monkeypatch, [die_at_the_end], f"rollout.deterministic={deterministic}")
+    monkeypatch.setattr(spawn, "kill", lambda actor: ended.set())
+
+    async def run() -> list[Any]:
+        waiting = [asyncio.create_task(pool.generate(prompt)) for prompt in prompts(3)]
+        await asyncio.sleep(0.01)
+        pool.kill()
+        return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), timeout=10)
+
+    kinds = {type(error) for error in asyncio.run(run())}
+    assert kinds == {asyncio.CancelledError if deterministic == "true" else rollout_pool.EngineDiedError}
+
+
+def test_an_engine_that_belongs_to_no_group_is_replaced_whatever_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation's engines on GPUs share nothing; only those that a learner connected to cannot be replaced."""
+
+    async def die(batch: list[Prompt]) -> list[RolloutGroup]:
+        raise rollout_pool.EngineDiedError("engine stopped")
+
+    given = ["weights.backend=nccl", "rollout.num_gpus_per_engine=1", "learner.num_gpus_per_rank=1"]
+    groups = generate(pool_of(monkeypatch, [die, at_once], *given), 1)
+    assert [group.prompt.prompt_id for group in groups] == ["0"]

@@ -76,8 +76,8 @@ def check_fits(placement: Placement, total: Mapping[str, float], largest_node: M
         if wanted > total.get(resource, 0.0) + 1e-6:
             raise PlacementError(
                 f"the run asks for {wanted:g} {resource}s ({_breakdown(placement, of)}), the cluster has "
-                f"{total.get(resource, 0.0):g}; all actors run at once; ask for fewer "
-                "(rollout.num_engines, learner.num_ranks, num_cpus_per_..., num_gpus_per_...) or add nodes"
+                f"{total.get(resource, 0.0):g}; all actors run at once; ask for fewer (num_engines, num_ranks) or for "
+                "less for each (num_cpus..., num_gpus...), or add nodes"
             )
         largest = max(placement.actors, key=of)
         if of(largest) > largest_node.get(resource, 0.0) + 1e-6:

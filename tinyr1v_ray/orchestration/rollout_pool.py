@@ -42,6 +42,7 @@ class EngineSlot:
         self._init_info: dict[str, Any] | None = None
         self._weights: tuple[int, dict[str, Any]] | None = None
         self._num_restarts = 0
+        self._is_ended = False
         self._last_answer_s = 0.0
         self.num_prompts = 0
 
@@ -87,8 +88,8 @@ class EngineSlot:
                 left_s = max(asked_s, self._last_answer_s) + patience_s - time.monotonic()
                 if left_s <= 0:
                     raise DeadlineError(
-                        f"{self.spec.name} answered nothing for {patience_s:g} s; a group takes at most "
-                        "rollout.group_timeout_s; see the engine's log, or raise it"
+                        f"{self.spec.name} answered nothing for {patience_s:g} s; a group's time is limited; see the "
+                        "engine's log, or raise rollout.group_timeout_s (of an evaluation: engine.item_timeout_s)"
                     )
                 await asyncio.wait({answer}, timeout=left_s)
         finally:
@@ -102,7 +103,8 @@ class EngineSlot:
         await self.call("load_weights", self._config.weights.timeout_s, version, update_info)
 
     def kill(self) -> None:
-        """End the engine."""
+        """End the engine; no other takes its place."""
+        self._is_ended = True
         if self._ready is not None:
             self._ready.cancel()
         spawn.kill(self._actor)
@@ -129,12 +131,14 @@ class EngineSlot:
             await finish(actor.load_weights.remote(*self._weights), self.spec.name, "load_weights", timeout_s)
 
     def _replace(self, actor: ActorHandle, cause: BaseException) -> None:
-        """Put a new engine in the place of `actor`, unless somebody did already."""
+        """Put a new engine in the place of `actor`, unless somebody did already; raises `cause` when all is over."""
         if actor is not self._actor:
             return
+        if self._is_ended:
+            raise cause
         spawn.kill(actor)
         reason = " ".join(str(cause).split())[:300]
-        if self._config.weights.backend == "nccl":
+        if self._config.weights.backend == "nccl" and self._init_info is not None:
             raise EngineDiedError(
                 f"{self.spec.name} died: {reason}; an NCCL group cannot take a new member; the run goes on from its "
                 "last checkpoint"
@@ -142,7 +146,8 @@ class EngineSlot:
         if self._num_restarts >= self._config.rollout.max_restarts:
             raise RolloutError(
                 f"{self.spec.name} died {self._num_restarts + 1} times, the last time of: {reason}; "
-                f"rollout.max_restarts is {self._config.rollout.max_restarts}; see the engine's log, then --resume"
+                f"max_restarts allows {self._config.rollout.max_restarts} replacements; see the engine's log, mend the "
+                "cause, and continue"
             ) from cause
         self._num_restarts += 1
         logger.warning("%s is replaced (%d): %s", self.spec.name, self._num_restarts, reason)
@@ -219,7 +224,9 @@ class RolloutPool:
         return {slot.spec.name: row for slot, row in zip(self._slots, rows, strict=True)}
 
     def kill(self) -> None:
-        """End all engines."""
+        """End all engines, and whoever waits for their groups."""
+        for task in self._tasks:
+            task.cancel()
         for slot in self._slots:
             slot.kill()
 
