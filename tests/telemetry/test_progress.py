@@ -54,6 +54,23 @@ def test_a_terminal_sees_bars_with_groups_and_time_left(make):
     assert "steps" in text and "1/3, 1/2 groups of the next, 4 s left" in text and "starting engine" in text
 
 
+def test_a_run_that_goes_on_begins_at_its_checkpoint_and_keeps_the_groups_that_it_samples(make):
+    output = io.StringIO()
+    console = Console(file=output, width=140, force_terminal=True, legacy_windows=False)
+    with Display(console) as display, RunProgress(display, 120, 2) as progress:
+        progress.count_group()  # of an attempt that ended
+        progress.go_on_from(100)
+        progress.count_group()
+        time.sleep(0.3)
+        groups, advantages_PG, _ = make.step(1)
+        for _ in groups:
+            progress.count_group()
+        progress.log(StepMetrics(101, 101, VALUES, SECONDS), groups, advantages_PG)
+        time.sleep(0.3)
+    text = output.getvalue()
+    assert "100/120, 1/2 groups of the next" in text and "101/120, 1/2 groups of the next, 38 s left" in text
+
+
 def test_quiet_shows_nothing(make, capsys):
     run(Display(quiet=True), make)
     assert capsys.readouterr() == ("", "")
@@ -72,7 +89,8 @@ def test_a_failed_start_is_not_called_ready():
 
 
 def test_time_left_is_the_median_of_recent_steps_times_those_left(make):
-    progress = RunProgress(Display(Console(file=io.StringIO())), 100, 2, first_step=51)
+    progress = RunProgress(Display(Console(file=io.StringIO())), 100, 2)
+    progress.go_on_from(50)
     assert progress.time_left_s() is None
     for step, seconds in zip(range(51, 62), [600, *[2.0] * 9, 90.0], strict=True):
         progress.log(StepMetrics(step, step, VALUES, {"step": seconds}), [], [])

@@ -98,7 +98,7 @@ async def evaluate_model(
     progress = EvaluationProgress(display)
     progress.line("reading model and benchmarks")
     inputs = await asyncio.to_thread(load_evaluation, config, benchmarks, output)
-    open_output(config, inputs.model_folder, benchmarks, output)
+    await asyncio.to_thread(open_output, config, inputs.model_folder, benchmarks, output)  # hashes the weights
     with ExitStack() as stack:
         pending, journals = _open_journals(stack, inputs, output, config.sampling.num_samples)
         if pending:

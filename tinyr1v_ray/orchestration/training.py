@@ -116,9 +116,10 @@ class _Run:
     async def _attempt(self) -> str:
         config = self._config
         store = CheckpointFolder(self._folder / "checkpoints", config.checkpoint.keep_last)
-        store.clean()
-        checkpoint = store.latest(self._request.allow_previous)  # verified before anything is started
+        await asyncio.to_thread(store.clean)
+        checkpoint = await asyncio.to_thread(store.latest, self._request.allow_previous)  # verified before all else
         step, cursor = (checkpoint.state.step, checkpoint.state.cursor) if checkpoint else (0, 0)
+        self._progress.go_on_from(step)
         async with started(config, self._inputs, self._folder, self._progress) as machines:
             if checkpoint is not None:
                 await machines.learner.restore(checkpoint.folder)
@@ -126,7 +127,7 @@ class _Run:
                 await machines.weights.publish(step)
             before = await self._held_out("before", machines)
             if step < config.run.num_steps:
-                self._forget_results()
+                await asyncio.to_thread(self._forget_results)
                 await self._train(machines, Checkpoints(store, config, machines.learner), step, cursor)
             export = self._folder / "export"
             if config.checkpoint.export and not export.exists():

@@ -28,12 +28,12 @@ class RunProgress:
     Use as a context manager inside that of the display.
     """
 
-    def __init__(self, display: Display, num_steps: int, num_prompts_per_step: int, first_step: int = 1) -> None:
+    def __init__(self, display: Display, num_steps: int, num_prompts_per_step: int) -> None:
         self._display = display
         self._stack = ExitStack()
         self._num_steps = num_steps
         self._num_prompts = num_prompts_per_step
-        self._last_step = first_step - 1
+        self._last_step = 0
         self._num_groups = 0
         self._recent_s: deque[float] = deque(maxlen=NUM_STEPS_AVERAGED)
         self._step_bar: Bar | None = None
@@ -74,6 +74,10 @@ class RunProgress:
             yield advance
         self.line(f"evaluated {what}: {num_done} items in {time.monotonic() - start:.1f} s")
 
+    def go_on_from(self, step: int) -> None:
+        """The next step is the one after `step`, with no group of it sampled yet."""
+        self._last_step, self._num_groups = step, 0
+
     def count_group(self) -> None:
         """Another group of the step being collected is sampled and scored."""
         self._num_groups += 1
@@ -81,8 +85,7 @@ class RunProgress:
 
     def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
         """Print the step's line and move the bar on."""
-        goes_back = metrics.step != self._last_step + 1  # a run that went on from a checkpoint samples anew
-        self._num_groups = 0 if goes_back else max(0, self._num_groups - len(groups))
+        self._num_groups = max(0, self._num_groups - len(groups))
         self._last_step = metrics.step
         if WHOLE_STEP in metrics.seconds:
             self._recent_s.append(metrics.seconds[WHOLE_STEP])
