@@ -11,8 +11,10 @@ from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.errors import ConfigError, DataError, LearnerError, ModelError, RunFolderError
 from tinyr1v_ray.orchestration.pipeline.index import Index, State, describe
-from tinyr1v_ray.orchestration.pipeline.schedule import Need, run_stages
+from tinyr1v_ray.orchestration.pipeline.schedule import run_stages
 from tinyr1v_ray.orchestration.pipeline.stages import build_graph, recipe_folder
+from tinyr1v_ray.orchestration.placement import ActorSpec, Placement
+from tinyr1v_ray.orchestration.planning.seats import Node
 
 RECIPE = {
     "name": "small",
@@ -51,6 +53,23 @@ def make_whole(stage):
         (stage.folder / name).touch()
 
 
+def opened(tmp_path):
+    """A recipe whose folder is there: an index that knows nothing yet, however often, and the graph."""
+    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
+    (recipe_folder(config) / "stages").mkdir(parents=True)
+    found = build_graph(config)
+    return lambda: Index(recipe_folder(config), config, found), found
+
+
+def begin(index, stage):
+    asyncio.run(index.begin(stage))
+
+
+def partial(stage):
+    """Where a merge works until it is finished."""
+    return stage.folder.with_name(f".{stage.folder.name}.partial")
+
+
 def fingerprints(of):
     return {stage.id: stage.fingerprint for stage in of.stages}
 
@@ -79,6 +98,15 @@ def test_the_bases_greedy_answers_are_drawn_once_for_all_seeds(tmp_path):
     assert of["base", 0] == of["base", 1] and of["math", 0] != of["math", 1]
     sampled = graph(tmp_path, "seeds=[0,1]", "evaluate.sampling.temperature=1.0").evaluated_by
     assert sampled["base", 0] != sampled["base", 1]
+
+
+def test_two_trainings_with_equal_settings_are_two_models_and_are_evaluated_each(tmp_path):
+    found = graph(
+        tmp_path, trainings={"math": RECIPE["trainings"]["math"], "again": RECIPE["trainings"]["math"]}, merge={}
+    )
+    stages = {stage.id: stage for stage in found.stages}
+    for name in ("math", "again"):
+        assert stages[found.evaluated_by[name, 0]].needs == (f"train/{name}/seed0",)
 
 
 EVALUATIONS = {f"evaluate/{name}" for name in ("base", "math", "ocr", "then_ocr", "amm", "ties")}
@@ -140,7 +168,10 @@ def test_an_input_with_other_content_is_another_input(tmp_path):
         ({"train": {"run": None}}, "run is 'None'"),
         ({"train": {"run": {"seed": 5}}}, "run.seed is set; it is the recipe's own; remove it, and set seeds"),
         ({"train": {"checkpoint": {"export": False}}}, "checkpoint.export is set"),
+        ({"train": {"telemetry": {"progress": False}}}, "telemetry.progress is set"),
         ({"evaluate": {"benchmarks": ["miniature:math"], "output": "x"}}, "output is set"),
+        ({"evaluate": {"benchmarks": ["miniature:math"], "progress": True}}, "progress is set"),
+        ({"merge": {**RECIPE["merge"], "job": {"ray_address": "h:1"}}}, "own; remove it, and set cluster.address"),
         ({"evaluate": {"benchmarks": ["miniature:math"], "model": 7}}, "model is '7'"),
         ({"trainings": {"math": {"seeds": []}}}, "seeds"),
         ({"merge": {"experts": ["math"], "recipes": {"base": {}}}}, "'base' names two models"),
@@ -160,7 +191,6 @@ def test_a_recipe_that_cannot_be_is_refused_with_its_part_named(tmp_path, change
         ({"base": "/no/such"}, "model '/no/such' is no folder"),
         ({"base": "/etc"}, "has no configuration"),
         ({"train": {"data": {"evaluation": ["/no/such.parquet"]}}}, "/no/such.parquet"),
-        ({"train": {"data": {"evaluation": ["miniature:zzz"]}}}, "the miniature has ocr, math, structure"),
     ],
 )
 def test_an_input_that_is_not_there_is_refused_before_anything_runs(tmp_path, changes, said):
@@ -180,26 +210,63 @@ def test_a_benchmark_without_its_file_is_refused_before_anything_runs(tmp_path):
 
 
 def test_done_stages_are_found_again_and_a_changed_recipe_does_not_forget_them(tmp_path):
-    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
-    folder = recipe_folder(config)
-    (folder / "stages").mkdir(parents=True)
-    found = build_graph(config)
-    index = Index(folder, config, found)
-    stage = found.stages[0]
+    new_index, found = opened(tmp_path)
+    index, stage, folder = new_index(), found.stages[0], found.stages[0].folder.parents[1]
     assert index.states[stage.id] is State.WAITING
-    index.begin(stage)
+    begin(index, stage)
     make_whole(stage)
     index.finish(stage)
-    assert Index(folder, config, found).states[stage.id] is State.DONE
+    assert new_index().states[stage.id] is State.DONE
     changed = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)}, ["train.run.num_steps=3"])
     assert set(Index(folder, changed, build_graph(changed)).states.values()) == {State.WAITING}
-    assert Index(folder, config, found).states[stage.id] is State.DONE
+    assert new_index().states[stage.id] is State.DONE
     rows = json.loads((folder / "recipe.json").read_text())
     roles = {row["name"]: row["role"] for row in rows["models"]}
     assert [roles[name] for name in ("base", "math", "then_ocr", "amm")] == ["base", "specialist", "baseline", "merged"]
     assert all(not Path(row["evaluation"]).is_absolute() for row in rows["models"])
-    (stage.folder / "export" / "model.safetensors").unlink()
-    assert Index(folder, config, found).states[stage.id] is State.WAITING, "a damaged result is made whole again"
+
+
+@pytest.mark.parametrize("kind, damaged, gone, kept", [
+    ("train", "export/model.safetensors", "export", "checkpoints"),
+    ("merge", "ties/model.safetensors", "", ""),
+    ("evaluate", "scores.json", "scores.json", "answers"),
+])  # fmt: skip
+def test_a_damaged_result_is_made_again_of_what_the_stage_has(tmp_path, kind, damaged, gone, kept):
+    new_index, found = opened(tmp_path)
+    index = new_index()
+    for stage in found.stages:
+        begin(index, stage)
+        make_whole(stage)
+        index.finish(stage)
+    stage = next(stage for stage in found.stages if stage.kind == kind)
+    (stage.folder / "checkpoints").mkdir()
+    (stage.folder / "answers").mkdir()
+    (stage.folder / damaged).unlink()
+    index = new_index()
+    assert index.states[stage.id] is State.WAITING
+    begin(index, stage)
+    assert not (stage.folder / gone).exists(), "nothing damaged is taken for the result"
+    assert not kept or (stage.folder / kept).exists()
+
+
+def test_a_result_that_cannot_be_removed_ends_the_recipe(tmp_path, monkeypatch):
+    new_index, found = opened(tmp_path)
+    stage = found.stages[0]
+    begin(new_index(), stage)
+    make_whole(stage)
+    (stage.folder / "export" / "config.json").unlink()
+
+    def refuse(folder, *_, **__):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(RunFolderError, match="export cannot be removed: Permission denied; it is damaged"):
+        begin(new_index(), stage)
+
+
+def placed(num_cpus, num_gpus=0.0):
+    """One actor."""
+    return Placement((ActorSpec("rollout", 0, num_cpus, num_gpus, 1),), (), ())
 
 
 def run(found, total, work):
@@ -211,8 +278,8 @@ def run(found, total, work):
         await work(stage)
         events.append(("end", stage.id))
 
-    needs = {stage.id: Need(1.0, 0.0) for stage in found.stages}
-    asyncio.run(run_stages(found.stages, needs, lambda: Need(total, 0.0), carry_out))
+    placements = {stage.id: placed(1.0) for stage in found.stages}
+    asyncio.run(run_stages(found.stages, placements, lambda: [Node(total, [])], carry_out))
     return events
 
 
@@ -233,6 +300,25 @@ def test_stages_run_side_by_side_as_far_as_they_fit(tmp_path, total, most):
     assert largest == most or total == 100.0
 
 
+@pytest.mark.parametrize("nodes, at_once", [([6], 3), ([4, 2], 3), ([3, 3], 2), ([1] * 6, 1)])
+def test_an_actor_finds_room_on_one_node_not_on_two(tmp_path, nodes, at_once):
+    """Stages of one actor with two GPUs, on clusters of six; where an actor fits nowhere, its stage runs by itself."""
+    trainings = dict.fromkeys("abc", RECIPE["trainings"]["math"])
+    found = [stage for stage in graph(tmp_path, trainings=trainings, merge={}).stages if stage.kind == "train"]
+    running, most = 0, 0
+
+    async def carry_out(stage):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+
+    placements = {stage.id: placed(1.0, 2.0) for stage in found}
+    asyncio.run(run_stages(found, placements, lambda: [Node(9.0, [1.0] * gpus) for gpus in nodes], carry_out))
+    assert most == at_once
+
+
 def test_a_failed_stage_ends_the_others_and_is_the_error(tmp_path):
     cancelled = []
 
@@ -251,20 +337,20 @@ def test_a_failed_stage_ends_the_others_and_is_the_error(tmp_path):
 
 
 def test_what_was_made_of_a_result_that_is_made_again_is_made_again_too(tmp_path):
-    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
-    folder = recipe_folder(config)
-    (folder / "stages").mkdir(parents=True)
-    found = build_graph(config)
+    new_index, found = opened(tmp_path)
 
     def run_waiting(only=lambda stage: True):
-        index, run_now = Index(folder, config, found), []
+        index, run_now = new_index(), []
         for stage in found.stages:
             if index.states[stage.id] is not State.DONE and only(stage):
-                index.begin(stage)
+                begin(index, stage)
                 run_now.append(stage.id)
-                assert not (stage.folder / "old").exists(), "nothing of the old result is left to go on with"
+                old = [folder / "old" for folder in (stage.folder, partial(stage))]
+                assert not any(path.exists() for path in old), "nothing of the old result is left to go on with"
                 make_whole(stage)
-                (stage.folder / "old").touch()
+                for path in old if stage.kind == "merge" else old[:1]:
+                    path.parent.mkdir(exist_ok=True)
+                    path.touch()
                 index.finish(stage)
         return set(run_now)
 
@@ -284,44 +370,40 @@ def test_what_was_made_of_a_result_that_is_made_again_is_made_again_too(tmp_path
     assert run_waiting() == set()
 
 
-def test_a_killed_stage_goes_on_with_what_it_has(tmp_path):
-    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
-    folder = recipe_folder(config)
-    (folder / "stages").mkdir(parents=True)
-    found = build_graph(config)
-    stage = found.stages[0]
-    Index(folder, config, found).begin(stage)
-    stage.folder.mkdir(parents=True)
-    (stage.folder / "checkpoint").touch()
-    Index(folder, config, found).begin(stage)
-    assert (stage.folder / "checkpoint").exists()
+@pytest.mark.parametrize("kind, left", [
+    ("train", lambda stage: stage.folder / "checkpoints"),
+    ("merge", partial),
+    ("evaluate", lambda stage: stage.folder / "miniature_math"),
+])  # fmt: skip
+def test_a_killed_stage_goes_on_with_what_it_has(tmp_path, kind, left):
+    new_index, found = opened(tmp_path)
+    stage = next(stage for stage in found.stages if stage.kind == kind)
+    begin(new_index(), stage)
+    left(stage).mkdir(parents=True)
+    begin(new_index(), stage)
+    assert left(stage).exists()
 
 
 def test_a_folder_that_the_recipe_did_not_make_is_left_alone(tmp_path):
-    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
-    folder = recipe_folder(config)
-    (folder / "stages").mkdir(parents=True)
-    found = build_graph(config)
+    new_index, found = opened(tmp_path)
     found.stages[0].folder.mkdir()
     with pytest.raises(RunFolderError, match="move the folder away"):
-        Index(folder, config, found).begin(found.stages[0])
+        begin(new_index(), found.stages[0])
     assert found.stages[0].folder.is_dir()
 
 
 def test_an_interrupted_stage_waits_and_a_broken_one_has_failed(tmp_path):
-    config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path)})
-    (recipe_folder(config) / "stages").mkdir(parents=True)
-    index = Index(recipe_folder(config), config, build_graph(config))
-    stage = build_graph(config).stages[0]
+    new_index, found = opened(tmp_path)
+    index, stage = new_index(), found.stages[0]
     for error, state in ((asyncio.CancelledError(), State.WAITING), (LearnerError("x"), State.FAILED)):
-        index.begin(stage)
+        begin(index, stage)
         index.give_up(stage, error)
         assert index.states[stage.id] is state
 
 
 def test_a_merge_runs_alone(tmp_path):
     found = graph(tmp_path, "seeds=[0,1]")
-    needs = {stage.id: None if stage.kind == "merge" else Need(1.0, 0.0) for stage in found.stages}
+    placements = {stage.id: None if stage.kind == "merge" else placed(1.0) for stage in found.stages}
     running, beside = set(), []
 
     async def carry_out(stage):
@@ -330,7 +412,7 @@ def test_a_merge_runs_alone(tmp_path):
         await asyncio.sleep(0.001)
         running.remove(stage.id)
 
-    asyncio.run(run_stages(found.stages, needs, lambda: Need(4.0, 0.0), carry_out))
+    asyncio.run(run_stages(found.stages, placements, lambda: [Node(4.0, [])], carry_out))
     assert all(len(names) == 1 for name, names in beside if name.startswith("merge/"))
     assert all(name.startswith("merge/") or not any(n.startswith("merge/") for n in names) for name, names in beside)
     assert len(beside) == len(found.stages)

@@ -44,6 +44,11 @@ def check_cheaply(config: TrainConfig, run_folder: Path, resume: bool) -> None:
     """
     (check_resumable if resume else check_new)(run_folder, config)
     check_model_name(config.model.path)
+    check_settings(config)
+
+
+def check_settings(config: TrainConfig) -> None:
+    """The same of all but run folder and model, which need not be there yet: data, reward, sinks, surroundings."""
     for purpose, sources in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         for source in sources:
             check_source(source, purpose)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import shutil
@@ -56,21 +57,14 @@ class Index:
                 self._results[stage.id], seconds = str(note["result"]), note.get("seconds")
                 self._seconds[stage.id] = float(seconds) if isinstance(seconds, int | float) else 0.0
 
-    def begin(self, stage: Stage) -> None:
-        """The stage runs from now on; what it made of other results before is removed.
+    async def begin(self, stage: Stage) -> None:
+        """The stage runs from now on, with what a killed attempt left; what it made of other results is removed, and
+        so is what is damaged.
 
-        Raises RunFolderError for a folder that it has no note of.
+        Raises RunFolderError for a folder that it has no note of, or that cannot be removed.
         """
-        made_of, note = self._made_of(stage), _read_note(stage)
-        if not note and stage.folder.exists():
-            raise RunFolderError(
-                f"{stage.folder} exists, and {_note(stage).name} beside it is missing or broken; a recipe goes on only "
-                "with what it made itself; move the folder away, or put the file back"
-            )
-        damaged = isinstance(stage.settings, MergeConfig) and not is_whole(stage)
-        if note and (note.get("made_of") != made_of or damaged):
-            shutil.rmtree(stage.folder, ignore_errors=True)
-            shutil.rmtree(stage.folder.with_name(f".{stage.folder.name}.partial"), ignore_errors=True)
+        made_of = self._made_of(stage)
+        await asyncio.to_thread(_clear, stage, made_of)  # a model folder takes a while
         self._write_note(stage, {"made_of": made_of})
         self._begun_s[stage.id] = time.monotonic()
         self._set(stage, State.RUNNING)
@@ -167,19 +161,52 @@ def _domains(settings: TrainConfig, named: Sequence[str]) -> list[str]:
 
 
 def is_whole(stage: Stage) -> bool:
-    """Whether what a finished stage leaves last is there; a damaged one is gone on with, or a merge made again."""
-    settings, folder = stage.settings, stage.folder
+    """Whether what a finished stage leaves last is there."""
+    settings, result = stage.settings, _result(stage)
     if isinstance(settings, MergeConfig):
         return all(
-            (folder / name / "merge.json").is_file() and _has_weights(folder / name) for name in settings.recipes
+            (result / name / "merge.json").is_file() and _has_weights(result / name) for name in settings.recipes
         )
     if isinstance(settings, TrainConfig):
-        return (folder / EXPORT / "config.json").is_file() and _has_weights(folder / EXPORT)
-    return (folder / SCORES).is_file()
+        return (result / "config.json").is_file() and _has_weights(result)
+    return result.is_file()
+
+
+def _result(stage: Stage) -> Path:
+    """The part of a stage's folder that appears as a whole, when the stage ends."""
+    if isinstance(stage.settings, MergeConfig):
+        return stage.folder
+    return stage.folder / (EXPORT if isinstance(stage.settings, TrainConfig) else SCORES)
 
 
 def _has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
+
+
+def _clear(stage: Stage, made_of: Mapping[str, str]) -> None:
+    """Leave of earlier attempts what the stage can go on with."""
+    note = _read_note(stage)
+    if not note and stage.folder.exists():
+        raise RunFolderError(
+            f"{stage.folder} exists, and {_note(stage).name} beside it is missing or broken; a recipe goes on only "
+            "with what it made itself; move the folder away, or put the file back"
+        )
+    if note.get("made_of") != made_of:
+        _remove(stage.folder)
+        _remove(stage.folder.with_name(f".{stage.folder.name}.partial"))
+    elif not is_whole(stage):
+        _remove(_result(stage))
+
+
+def _remove(folder: Path) -> None:
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be removed: {error.strerror}; it is damaged, or made of results that were made again; "
+            "remove it"
+        ) from error
 
 
 def _note(stage: Stage) -> Path:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import ray
+
 from tinyr1v_ray.config.base import write_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
@@ -20,14 +23,15 @@ from tinyr1v_ray.evaluation.report.page import WrittenReport, write_report
 from tinyr1v_ray.evaluation.report.recipe import INDEX
 from tinyr1v_ray.merging.session import BundleResult
 from tinyr1v_ray.orchestration import merge_job
-from tinyr1v_ray.orchestration.cluster import check_room, connected, resources
+from tinyr1v_ray.orchestration.cluster import check_room, connected
 from tinyr1v_ray.orchestration.evaluation_job import evaluate_model, plan_engines
-from tinyr1v_ray.orchestration.inputs import load_inputs
+from tinyr1v_ray.orchestration.inputs import check_settings, load_inputs
 from tinyr1v_ray.orchestration.merge_progress import MergeProgress
 from tinyr1v_ray.orchestration.pipeline.index import Index, State
-from tinyr1v_ray.orchestration.pipeline.schedule import Need, run_stages
+from tinyr1v_ray.orchestration.pipeline.schedule import run_stages
 from tinyr1v_ray.orchestration.pipeline.stages import STAGES, Graph, Stage, build_graph, recipe_folder
 from tinyr1v_ray.orchestration.placement import Placement, plan_placement
+from tinyr1v_ray.orchestration.planning.seats import Node
 from tinyr1v_ray.orchestration.training import TrainRequest, train_specialist
 from tinyr1v_ray.telemetry.display import Bar, Display
 from tinyr1v_ray.telemetry.progress import format_duration
@@ -51,7 +55,8 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
     """Carry out what is missing and write the report. Raises the errors of `tinyr1v_ray.errors`.
 
     Stages are found again by a fingerprint of their settings and inputs: a finished one is not run again, a killed one
-    goes on where it was, and a changed setting runs exactly what depends on it. Earlier results stay on disk.
+    goes on where it was, and a changed setting runs exactly what depends on it, beside what was made before. Only a
+    stage whose needs were made again loses its result.
     """
     with Display(quiet=not config.progress) as display, ExitStack() as stack:
         display.line("reading the recipe's inputs")
@@ -60,15 +65,18 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
             display.line(line)
         folder = recipe_folder(config)
         _check_folder(folder)
-        num_found = len(graph.stages) - len(_waiting(graph, Index(folder, config, graph)))
+        waiting = _waiting(graph, Index(folder, config, graph))
+        num_found = len(graph.stages) - len(waiting)
         display.line(f"{len(graph.stages)} stages, {num_found} of them done already")
-        if num_found < len(graph.stages):  # nothing is written before it is clear that all of them fit a cluster
+        for stage in waiting:
+            if isinstance(stage.settings, TrainConfig):
+                check_settings(stage.settings)
+        if waiting:  # nothing is written before it is clear that all of them fit a cluster
             display.line("starting Ray")
             stack.enter_context(connected(config.cluster))
-            for stage in _waiting(graph, Index(folder, config, graph)):
-                if (placement := stage_placement(stage)).actors:
-                    check_room(placement, config.cluster)
-        stack.enter_context(_opened(folder))
+            for placement in filter(None, map(stage_placement, waiting)):
+                check_room(placement, config.cluster)
+        _open(folder, stack)
         write_settings(config, folder / CONFIG_FILE)
         index = Index(folder, config, graph)
         index.write()
@@ -82,27 +90,17 @@ def _waiting(graph: Graph, index: Index) -> list[Stage]:
     return [stage for stage in graph.stages if index.states[stage.id] is not State.DONE]
 
 
-def stage_placement(stage: Stage) -> Placement:
-    """The actors that a stage starts; a merge fits itself to the cluster."""
+def stage_placement(stage: Stage) -> Placement | None:
+    """The actors that a stage starts; None for a merge, which fits itself to the cluster and takes all there is."""
     if isinstance(stage.settings, TrainConfig):
         return plan_placement(stage.settings)
-    if isinstance(stage.settings, EvaluateConfig):
-        return plan_engines(stage.settings)
-    return Placement((), (), ())
-
-
-def stage_need(stage: Stage) -> Need | None:
-    """What a stage holds of the cluster while it runs; None for a merge, which takes all there is."""
-    if isinstance(stage.settings, MergeConfig):
-        return None
-    actors = stage_placement(stage).actors
-    return Need(sum(actor.num_cpus for actor in actors), sum(actor.num_gpus for actor in actors))
+    return plan_engines(stage.settings) if isinstance(stage.settings, EvaluateConfig) else None
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise RunFolderError when something else than a recipe is there."""
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"{folder} is a file; a recipe has a folder of its own; choose another name or folder")
+    """Raise RunFolderError when the folder cannot be written, or something else than a recipe is there."""
+    if reason := why_not_creatable(folder):
+        raise _unusable(folder, reason)
     others = {path.name for path in folder.iterdir()} - {CONFIG_FILE, LOCK_FILE} if folder.is_dir() else set()
     ours = (folder / INDEX).is_file() or (folder / STAGES).is_dir()
     if others and not ours:
@@ -111,19 +109,21 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-@contextmanager
-def _opened(folder: Path) -> Iterator[None]:
-    """The recipe's folder, made where it is missing, and held against other processes."""
+def _open(folder: Path, stack: ExitStack) -> None:
+    """Make the recipe's folder where it is missing, and hold it against other processes until the stack is left."""
     try:
         (folder / STAGES).mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            yield
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError, FileNotFoundError) as error:
-        if isinstance(error, RunFolderError) or not str(error.filename or "").startswith(str(folder)):
+        stack.enter_context(locked(folder))
+    except OSError as error:
+        if isinstance(error, RunFolderError):
             raise
-        raise RunFolderError(
-            f"{error.filename} cannot be used: {error.strerror}; a recipe writes its folder; choose another one"
-        ) from error
+        raise _unusable(folder, error.strerror) from error
+
+
+def _unusable(folder: Path, reason: str | None) -> RunFolderError:
+    return RunFolderError(
+        f"{folder} cannot be used: {reason}; a recipe writes its folder; choose another name or folder"
+    )
 
 
 class _Run:
@@ -139,13 +139,13 @@ class _Run:
 
     async def to_the_end(self) -> None:
         """All of them."""
-        needs = {stage.id: stage_need(stage) for stage in self._waiting}
+        placements = {stage.id: stage_placement(stage) for stage in self._waiting}
         with self._display.bar("recipe", self._num_stages) as bar:
             bar.update(self._num_done, f"{self._num_done}/{self._num_stages} stages")
-            await run_stages(self._waiting, needs, _cluster, lambda stage: self._carry_out(stage, bar))
+            await run_stages(self._waiting, placements, _nodes, lambda stage: self._carry_out(stage, bar))
 
     async def _carry_out(self, stage: Stage, bar: Bar) -> None:
-        self._index.begin(stage)
+        await self._index.begin(stage)
         try:
             await self._result(stage)
         except BaseException as error:
@@ -166,7 +166,8 @@ class _Run:
         if isinstance(settings, TrainConfig):
             inputs = await asyncio.to_thread(load_inputs, settings)
             resume = (stage.folder / CONFIG_FILE).is_file()
-            await train_specialist(TrainRequest(settings, resume, command=self._command), inputs, display)
+            request = TrainRequest(settings, resume, allow_previous=True, command=self._command)
+            await train_specialist(request, inputs, display)
         elif isinstance(settings, EvaluateConfig):
             await evaluate_model(settings, display)
         elif isinstance(settings, MergeConfig):
@@ -178,10 +179,10 @@ class _Run:
         return passed_s / self._typical_done_s * (self._typical_s - self._typical_done_s)
 
 
-def _cluster() -> Need:
+def _nodes() -> list[Node]:
     """What the cluster has now; one that grows has more later."""
-    total, _ = resources()
-    return Need(total.get("CPU", 0.0), total.get("GPU", 0.0))
+    resources = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return [Node(of.get("CPU", 0.0), [1.0] * int(of.get("GPU", 0.0))) for of in resources]
 
 
 async def _merged(settings: MergeConfig, display: Display) -> None:

@@ -1,33 +1,26 @@
-"""Which stages run now: those whose needs are done and that fit beside the ones that run already."""
+"""Which stages run now: those whose needs are done and whose actors find room beside those of the running ones."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tinyr1v_ray.orchestration.calls import first_cause
 from tinyr1v_ray.orchestration.pipeline.stages import Stage
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a stage holds while it runs."""
-
-    num_cpus: float
-    num_gpus: float
+from tinyr1v_ray.orchestration.placement import Placement
+from tinyr1v_ray.orchestration.planning.seats import Node, first_fit
 
 
 async def run_stages(
     waiting: Sequence[Stage],
-    needs: Mapping[str, Need | None],
-    total: Callable[[], Need],
+    placements: Mapping[str, Placement | None],
+    nodes: Callable[[], Sequence[Node]],
     carry_out: Callable[[Stage], Coroutine[Any, Any, None]],
 ) -> None:
-    """Carry out all, several at once where `total` allows; the first that fails ends the others and is raised.
+    """Carry out all, several at once where `nodes` allow; the first that fails ends the others and is raised.
 
-    `waiting` holds each stage after those it needs; needs that are not in it are done. A stage without a need (None)
+    `waiting` holds each stage after those it needs; needs that are not in it are done. One whose placement is None
     runs alone. One that is alone always starts: what does not fit at all is refused by itself and not waited for.
     """
     left = {stage.id: stage for stage in waiting}
@@ -35,9 +28,8 @@ async def run_stages(
     try:
         async with asyncio.TaskGroup() as tasks:
             while left or running:
-                cluster = total()
                 for stage in _ready(left, running):
-                    if not running or _fits(needs[stage.id], [needs[name] for name in running], cluster):
+                    if not running or _fit([placements[name] for name in (*running, stage.id)], nodes()):
                         running[stage.id] = tasks.create_task(carry_out(stage))
                         del left[stage.id]
                 await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -50,13 +42,8 @@ def _ready(left: Mapping[str, Stage], running: Mapping[str, object]) -> list[Sta
     return [stage for stage in left.values() if not any(need in left or need in running for need in stage.needs)]
 
 
-def _fits(need: Need | None, taken: Sequence[Need | None], total: Need) -> bool:
-    """Whether it can start beside what runs."""
-    together = [need, *taken]
-    if any(each is None for each in together):
-        return False
-    known = [each for each in together if each is not None]
-    return (
-        sum(each.num_cpus for each in known) <= total.num_cpus + 1e-6
-        and sum(each.num_gpus for each in known) <= total.num_gpus + 1e-6
-    )
+def _fit(together: Sequence[Placement | None], nodes: Sequence[Node]) -> bool:
+    """Whether stages can run side by side."""
+    known = [placement for placement in together if placement is not None]
+    actors = [actor for placement in known for actor in placement.actors]
+    return len(known) == len(together) and not first_fit(actors, nodes).unseated

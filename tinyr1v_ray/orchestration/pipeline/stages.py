@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from tinyr1v_ray.config.base import SchemaT, Settings, parse_settings
+from tinyr1v_ray.config.base import Settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.own_function import function_sha256
@@ -26,27 +25,19 @@ from tinyr1v_ray.orchestration.pipeline.identity import (
     source_identity,
     without,
 )
+from tinyr1v_ray.orchestration.pipeline.sections import (
+    OWNED_BY_EVALUATIONS,
+    OWNED_BY_MERGES,
+    OWNED_BY_TRAININGS,
+    parsed,
+    refuse_owned,
+)
 from tinyr1v_ray.telemetry.run_folder import FREE_ON_RESUME
 
 BASE = "base"
 STAGES = "stages"
 EXPORT = "export"
 VERSION = version("tinyr1v-ray")
-_OWNED_BY_TRAININGS = {
-    "run.name": "the training's name",
-    "run.folder": "folder",
-    "run.seed": "seeds",
-    "model.path": "base, or start_from",
-    "checkpoint.export": "nothing: it is always written",
-    "cluster": "cluster",
-}
-_OWNED_BY_EVALUATIONS = {
-    "model.path": "base and trainings",
-    "output": "folder",
-    "sampling.seed": "seeds",
-    "cluster": "cluster",
-}
-"""Settings that the recipe makes itself -> what to set instead."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +110,14 @@ def build_graph(config: PipelineConfig, read_inputs: bool = True) -> Graph:
 def train_settings(config: PipelineConfig, name: str, seed: int, start: Path) -> TrainConfig:
     """One training's settings, from the model in `start`; raises ConfigError that names the training."""
     for where, tree in (("train", config.train), (f"trainings.{name}.settings", config.trainings[name].settings)):
-        _refuse_owned(where, tree, _OWNED_BY_TRAININGS)
+        refuse_owned(where, tree, OWNED_BY_TRAININGS)
     fixed = {
         "run": {"name": name, "seed": seed},
         "model": {"path": str(start)},
         "checkpoint": {"export": True},  # what the merge and the evaluation read
         "cluster": config.cluster.model_dump(mode="json"),
     }
-    return _parsed(TrainConfig, f"trainings.{name}", config.train, config.trainings[name].settings, fixed)
+    return parsed(TrainConfig, f"trainings.{name}", config.train, config.trainings[name].settings, fixed)
 
 
 class _Builder:
@@ -202,7 +193,8 @@ class _Builder:
             "recipes": {name: recipe.model_dump(mode="json") for name, recipe in merge.recipes.items()},
             "job": merge.job.model_dump(mode="json"),
         }
-        settings = _parsed(MergeConfig, "merge", tree)
+        refuse_owned("merge", tree, OWNED_BY_MERGES)
+        settings = parsed(MergeConfig, "merge", tree)
         same = without(plain(settings), ("output", "base", "experts", "job."))
         same["arithmetic"] = [settings.job.device, settings.job.threads_per_task]
         inputs = [self._of_model(self._config.base), *(expert.identity for expert in experts)]
@@ -217,14 +209,17 @@ class _Builder:
             yield Model(name, seed, stage.folder / name, fingerprint([digest, name]), stage.id)
 
     def _evaluation(self, model: Model) -> str:
-        """Greedy answers do not depend on the seed, so the base's are drawn once for all seeds."""
+        """Greedy answers do not depend on the seed, so the base's are drawn once for all seeds.
+
+        Of trained models nothing is shared: equal settings do not make equal models.
+        """
         fixed = {
             "model": {"path": str(model.folder)},
             "output": "named below",
             "cluster": self._config.cluster.model_dump(mode="json"),
         }
-        _refuse_owned("evaluate", self._config.evaluate, _OWNED_BY_EVALUATIONS)
-        settings = _parsed(EvaluateConfig, "evaluate", self._config.evaluate, fixed)
+        refuse_owned("evaluate", self._config.evaluate, OWNED_BY_EVALUATIONS)
+        settings = parsed(EvaluateConfig, "evaluate", self._config.evaluate, fixed)
         if settings.sampling.temperature > 0:
             sampling = settings.sampling.model_copy(update={"seed": model.seed})
             settings = settings.model_copy(update={"sampling": sampling})
@@ -233,12 +228,12 @@ class _Builder:
         }
         same = without(plain(settings), ("output", "cluster.", "progress", "engine.", "data", "model.path"))
         digest = fingerprint({"version": VERSION, "model": model.identity, "inputs": inputs, "settings": same})
-        known = next((stage for stage in self._stages.values() if stage.fingerprint == digest), None)
-        if known is not None:
-            return known.id
+        needs = (model.made_by,) if model.made_by else ()
+        for stage in self._stages.values():
+            if (stage.fingerprint, stage.needs) == (digest, needs):
+                return stage.id
         folder = self._stage_folder("evaluate", model.name, model.seed, digest)
         settings = settings.model_copy(update={"output": str(folder)})
-        needs = (model.made_by,) if model.made_by else ()
         return self._add(Stage("evaluate", model.name, model.seed, needs, settings, digest, folder)).id
 
     def _stage_folder(self, kind: str, name: str, seed: int, digest: str) -> Path:
@@ -261,38 +256,3 @@ def _benchmark_identity(settings: EvaluateConfig, name: str) -> str:
         return source_identity(name)
     benchmark = next(of for of in named_benchmarks(settings) if of.name == name)
     return content(find_file(benchmark, Path(settings.data).expanduser()))
-
-
-def _parsed(schema: type[SchemaT], where: str, *trees: Mapping[str, Any]) -> SchemaT:
-    """Later trees over earlier ones, checked; an error says which part of the recipe it is about."""
-    merged: dict[str, Any] = {}
-    for tree in trees:
-        merged = _over(merged, tree, where)
-    try:
-        return parse_settings(schema, merged)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _over(lower: Mapping[str, Any], upper: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
-    """One tree over another; raises ConfigError where one has a section and the other a value."""
-    merged = dict(lower)
-    for name, value in upper.items():
-        below = merged.get(name, {})
-        if isinstance(value, Mapping) != isinstance(below, Mapping) and name in merged:
-            odd, key = below if isinstance(value, Mapping) else value, f"{prefix}{name}"
-            raise ConfigError(
-                f"{where}: {key} is {str(odd)[:80]!r}; it is a section of settings; write {key}.KEY=VALUE"
-            )
-        merged[name] = _over(below, value, where, f"{prefix}{name}.") if isinstance(value, Mapping) else value
-    return merged
-
-
-def _refuse_owned(where: str, tree: Mapping[str, Any], owned: Mapping[str, str]) -> None:
-    """Raise ConfigError for settings that the recipe makes itself, which would have no effect."""
-    for key, instead in owned.items():
-        found: Any = tree
-        for part in key.split("."):
-            found = found.get(part) if isinstance(found, Mapping) else None
-        if found is not None:
-            raise ConfigError(f"{where}: {key} is set; it is the recipe's own; remove it, and set {instead}")

@@ -5,8 +5,8 @@ Ray may number them otherwise; what matters is whether all of them find room, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tinyr1v_ray.orchestration.placement import ActorSpec, Placement
 from tinyr1v_ray.orchestration.planning.cluster import ClusterShape
@@ -40,11 +40,11 @@ class Seating:
 
 
 @dataclass
-class _Node:
-    """What is free of a node."""
+class Node:
+    """What is free of a node: cores, and the share of each GPU."""
 
     cpus: float
-    gpus: list[float] = field(default_factory=list)
+    gpus: list[float]
 
     def take(self, actor: ActorSpec) -> tuple[int, ...] | None:
         """The GPUs that an actor gets here (none for one without); None where there is no room."""
@@ -62,12 +62,17 @@ class _Node:
 
 
 def take_seats(placement: Placement, cluster: ClusterShape) -> Seating:
-    """First fit, in the order in which actors are started (learners first): full nodes before the next."""
-    nodes = [_Node(float(cluster.num_cpus), [1.0] * cluster.num_gpus) for _ in range(cluster.num_nodes)]
+    """Every actor of a placement on a cluster that nobody uses yet."""
+    nodes = [Node(float(cluster.num_cpus), [1.0] * cluster.num_gpus) for _ in range(cluster.num_nodes)]
+    return first_fit(placement.actors, nodes)
+
+
+def first_fit(actors: Iterable[ActorSpec], nodes: Sequence[Node]) -> Seating:
+    """In the order in which actors are started (learners first), full nodes before the next; `nodes` are filled."""
     seats: list[Seat] = []
     unseated: list[ActorSpec] = []
     full: dict[tuple[float, float], int] = {}  # nodes, from the first, that have no more room for actors of a size
-    for actor in placement.actors:
+    for actor in actors:
         size = (actor.num_cpus, actor.num_gpus)
         for number in range(full.get(size, 0), len(nodes)):
             gpus = nodes[number].take(actor)
