@@ -55,6 +55,21 @@ def test_a_file_and_overrides(tmp_path):
     assert (config.run.name, config.run.seed, config.learner.learning_rate) == ("b", 3, 1e-4)
 
 
+def test_a_tilde_is_the_home_in_every_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = train("run.folder=~/runs", "model.path=~/base", "weights.folder=~/w")
+    folders = (config.run.folder, config.model.path, config.weights.folder)
+    assert folders == ("/home/me/runs", "/home/me/base", "/home/me/w")
+    tree = {"base": "~/base", "experts": ["~/a", "b~"], "output": "~/merged"}
+    merge = parse_settings(MergeConfig, tree)
+    assert (merge.base, merge.experts, merge.output) == ("/home/me/base", ("/home/me/a", "b~"), "/home/me/merged")
+    tree = {"benchmarks": ["ten"], "data": "~/tables", "output": "~/answers"}
+    evaluation = parse_settings(EvaluateConfig, tree)
+    assert (evaluation.data, evaluation.output) == ("/home/me/tables", "/home/me/answers")
+    recipe = parse_settings(PipelineConfig, {"name": "a", "trainings": {"b": {}}, "folder": "~", "base": "~/base"})
+    assert (recipe.folder, recipe.base) == ("/home/me", "/home/me/base")
+
+
 def test_the_resolved_config_reads_back_equal(tmp_path):
     config = train("learner.learning_rate=1e-6", "reward.format_weights.ocr=0.3", "data.answer_column='007'")
     write_settings(config, tmp_path / "config.yaml")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tinyr1v_ray.data.model_folder import check_context, resolve_model_folder
+from tinyr1v_ray.data.model_folder import check_context, find_model_folder, is_hub_name, resolve_model_folder
 from tinyr1v_ray.errors import ModelError
 
 
@@ -46,6 +46,15 @@ def test_missing_parts_are_named(folder: Path, missing: str, part: str) -> None:
 def test_names_that_are_neither_folder_nor_hub_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is no folder"):
         resolve_model_folder(str(tmp_path / "nothing" / "here"))
+
+
+def test_what_would_lie_in_runs_or_models_is_no_hub_name() -> None:
+    """A specialist that was not trained yet is not asked of the hub."""
+    for path in ("runs/math", "models/Qwen2.5-VL-3B-Instruct"):
+        assert not is_hub_name(path)
+        with pytest.raises(ModelError, match="is no folder"):
+            find_model_folder(path)
+    assert is_hub_name("Qwen/Qwen2.5-VL-3B-Instruct") and find_model_folder("Qwen/Qwen2.5-VL-3B-Instruct") is None
 
 
 def test_a_hub_name_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tinyr1v_ray.config.base import MAX_SEED, Settings
+from tinyr1v_ray.config.folders import Folder
 from tinyr1v_ray.config.surroundings import ClusterSettings
 from tinyr1v_ray.config.train import ActorCount, ModelSettings
 
@@ -104,9 +105,9 @@ class EvaluateConfig(Settings):
     model: ModelSettings = ModelSettings()
     benchmarks: tuple[str, ...] = ()
     """Names of the ten benchmarks (`ten` for all), of `user`, or `miniature:DOMAIN`."""
-    data: str = "."
+    data: Folder = "."
     """Folder with the TSV files."""
-    output: str = ""
+    output: Folder = ""
     """Folder of the answers and scores; empty: one in runs/ named after the model."""
     num_items: NonNegativeInt = 0
     """Items of each benchmark, evenly spaced, groups that are scored together kept whole; 0: all."""

@@ -1,9 +1,15 @@
-"""Folders that a setting names and that a command will make: whether it can, asked before anything is done."""
+"""Folders that a setting names: how they are written, and whether one that is to be made can be."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+Folder = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A folder, or the name of a model, which may be one; a leading `~` is the home of whoever reads the settings."""
 
 
 def why_not_creatable(folder: Path) -> str:

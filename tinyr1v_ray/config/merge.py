@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tinyr1v_ray.config.base import MAX_ACTORS, MAX_SEED, Settings
+from tinyr1v_ray.config.folders import Folder
 
 Method = Literal["amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c", "function"]
 FloatName = Literal["float32", "float64"]
@@ -121,7 +122,8 @@ class JobConfig(Settings):
     """Where and how wide the merge runs. None of it, `device` and `threads_per_task` apart, changes a byte."""
 
     num_workers: int | None = Field(default=None, ge=0, le=MAX_ACTORS)
-    """Ray workers; 0 merges in this process; not set: this process where that is quick, else one per core."""
+    """Ray workers; 0 merges in this process; not set: this process where that is quick, else as many as the cluster
+    has room for (each takes `threads_per_task` cores and, on cuda, a GPU)."""
     threads_per_task: int = Field(default=1, ge=1)
     """Fixes the order of sums in a tensor's arithmetic, hence the output's bytes."""
     memory_gib: float | None = Field(default=None, gt=0)
@@ -135,15 +137,24 @@ class JobConfig(Settings):
     task_timeout_s: float = Field(default=7200.0, gt=0)
     """Deadline of one tensor task."""
 
+    def workers_on(self, num_cpus: float, num_gpus: float) -> int:
+        """Workers that a node has room for.
+
+        >>> JobConfig(threads_per_task=2).workers_on(15, 0), JobConfig(device="cuda").workers_on(96, 8)
+        (7, 8)
+        """
+        by_cores = int(num_cpus) // self.threads_per_task
+        return min(by_cores, int(num_gpus)) if self.device == "cuda" else by_cores
+
 
 class MergeConfig(Settings):
     """`tinyr1v merge`: experts of one base become one model, without data."""
 
-    base: str
+    base: Folder
     """Folder of the model that every expert started from, or `miniature`."""
-    experts: tuple[str, ...] = ()
+    experts: tuple[Folder, ...] = ()
     """Folders: full checkpoints or PEFT LoRA adapters."""
-    output: str
+    output: Folder
     """Folder to be created."""
     recipe: RecipeConfig = RecipeConfig()
     recipes: dict[str, RecipeConfig] = Field(default_factory=dict)

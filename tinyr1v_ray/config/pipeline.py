@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.folders import Folder
 from tinyr1v_ray.config.merge import JobConfig, RecipeConfig
 from tinyr1v_ray.config.surroundings import ClusterSettings
 
@@ -43,11 +44,11 @@ class PipelineConfig(Settings):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the recipe's folder."""
-    folder: str = "runs"
+    folder: Folder = "runs"
     """Folder that holds the recipe's folder; shared by all nodes."""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     """Everything is done once for each; the report's intervals are over seeds and items."""
-    base: str = "miniature"
+    base: Folder = "miniature"
     """Folder or hub name of the base, or `miniature`."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Settings of `tinyr1v train` that all trainings share; base, seed and folder are the recipe's."""

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.folders import Folder
 
 
 class WeightSettings(Settings):
@@ -14,7 +15,7 @@ class WeightSettings(Settings):
 
     backend: Literal["cpu_file", "nccl"] = "cpu_file"
     """vLLM weight-transfer backend: a safetensors file in memory on the node, or NCCL between GPUs."""
-    folder: str = "/dev/shm"
+    folder: Folder = "/dev/shm"
     """Where `cpu_file` puts its files; a shared folder when engines sit on several nodes."""
     timeout_s: PositiveFloat = 300.0
     """Deadline of each phase of an update."""

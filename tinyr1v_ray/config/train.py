@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from tinyr1v_ray.config.algorithm import AlgorithmSettings
 from tinyr1v_ray.config.base import MAX_ACTORS, MAX_SEED, Settings
+from tinyr1v_ray.config.folders import Folder
 from tinyr1v_ray.config.surroundings import CheckpointSettings, ClusterSettings, TelemetrySettings, WeightSettings
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -20,7 +21,7 @@ class RunSettings(Settings):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the run's folder: letters, digits, dot, underscore and dash."""
-    folder: str = "runs"
+    folder: Folder = "runs"
     """Folder that holds the runs; shared by all nodes."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     """Seed of data order, sampling and initialisation."""
@@ -35,7 +36,7 @@ class RunSettings(Settings):
 class ModelSettings(Settings):
     """The base model."""
 
-    path: str = "miniature"
+    path: Folder = "miniature"
     """Folder or hub name of a Qwen2.5-VL model; `miniature` is the one that the package ships."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of engine and learner; master weights are float32 in either case."""

@@ -18,7 +18,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from tinyr1v_ray.errors import ModelError
 from tinyr1v_ray.miniature.base import base_model_folder
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MINIATURE = "miniature"
+_HUB_NAME = re.compile(r"(?!(runs|models)/)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""owner/name; what is written as below runs/ or models/ is a folder, be it there or not."""
 _EMBEDDING_ENDING = "embed_tokens.weight"
 _IMAGE_TOKEN = "<|image_pad|>"
 _MAX_HEADER_BYTES = 100_000_000
@@ -36,9 +38,39 @@ def resolve_model_folder(path: str) -> Path:
 
     Raises ModelError when nothing is there, a part is missing, or model and tokenizer do not fit.
     """
-    folder = _locate(path)
+    folder = fetch_model_folder(path)
     check_model_folder(folder)
     return folder
+
+
+def fetch_model_folder(path: str) -> Path:
+    """The same, whatever lies in the folder; raises ModelError when nothing is there."""
+    if (folder := find_model_folder(path)) is not None:
+        return folder
+    try:
+        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"model {path} (no such folder here, so taken for a hub name) cannot be fetched: {reason}; "
+            "it must exist; correct the name"
+        ) from error
+
+
+def find_model_folder(path: str) -> Path | None:
+    """The folder of a model that is here already; None for a hub name. Raises ModelError for what is neither."""
+    if (folder := named_folder(path)).is_dir():
+        return folder
+    if not is_hub_name(path):
+        raise ModelError(
+            f"model {path!r} is no folder; a model is a folder, a hub name owner/name or miniature; correct the name"
+        )
+    return None
+
+
+def named_folder(path: str) -> Path:
+    """The folder that a model's name means when it is no hub name; it need not be there."""
+    return base_model_folder() if path == MINIATURE else Path(path).expanduser().absolute()
 
 
 def is_hub_name(path: str) -> bool:
@@ -48,35 +80,8 @@ def is_hub_name(path: str) -> bool:
 
 def check_model_name(path: str) -> None:
     """Raise ModelError when a name means nothing, or a folder that is here is no model; the hub is not asked."""
-    if (folder := _local(path)) is not None:
+    if (folder := find_model_folder(path)) is not None:
         check_model_folder(folder)
-
-
-def _local(path: str) -> Path | None:
-    """The folder that is here already; None for a hub name."""
-    if path == "miniature":
-        return base_model_folder()
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        return folder.absolute()
-    if not is_hub_name(path):
-        raise ModelError(
-            f"model {path!r} is no folder; a model is a folder, a hub name owner/name or miniature; correct model.path"
-        )
-    return None
-
-
-def _locate(path: str) -> Path:
-    if (folder := _local(path)) is not None:
-        return folder
-    try:
-        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"model {path} (no such folder here, so taken for a hub name) cannot be fetched: {reason}; "
-            "it must exist; correct model.path"
-        ) from error
 
 
 def check_model_folder(folder: Path) -> None:

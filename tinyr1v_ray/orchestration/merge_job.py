@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import ray
+import torch
 
 from tinyr1v_ray.config.merge import JobConfig, MergeConfig
 from tinyr1v_ray.config.surroundings import ClusterSettings
-from tinyr1v_ray.data.model_folder import resolve_model_folder
+from tinyr1v_ray.data.model_folder import fetch_model_folder
 from tinyr1v_ray.errors import PlacementError
 from tinyr1v_ray.merging.estimate import measure_rates
 from tinyr1v_ray.merging.local_run import local_runner
@@ -25,49 +26,56 @@ from tinyr1v_ray.merging.session import (
     prepare_merge,
     run_merge,
 )
-from tinyr1v_ray.miniature.base import base_model_folder
-from tinyr1v_ray.orchestration.cluster import connected
+from tinyr1v_ray.orchestration.cluster import cluster_address, connected
 from tinyr1v_ray.orchestration.merge_workers import ray_runner
 
-MINIATURE = "miniature"
 _LOCAL_FLOPS = 3e12
 """Below this (a minute of one core at 50 GFLOP/s) starting workers costs more than it saves."""
 _OBJECT_STORE_BYTES = 128 << 20
 """Of a cluster that is started for a merge: only the plan goes through it."""
 
 
-@dataclass(frozen=True)
-class MergeResources:
-    """How a plan is carried out here: `num_workers` 0 is this process."""
-
-    num_workers: int
-    num_threads: int
-    memory_bytes: int
-
-
-def base_folder(base: str) -> Path:
-    """The folder of `config.base`: a path, a hub name, or the embedded miniature."""
-    if base == MINIATURE:
-        return base_model_folder()
-    folder = Path(base).expanduser()
-    return folder if folder.exists() or base.count("/") != 1 else resolve_model_folder(base)
-
-
 def prepare(config: MergeConfig) -> PreparedMerge:
     """All checks and the plan; nothing is written, no cluster is started."""
-    return prepare_merge(config, base_folder(config.base))
+    return prepare_merge(config, fetch_model_folder(config.base))
 
 
-def choose_resources(plan: MergePlan, job: JobConfig) -> MergeResources:
-    """Workers and memory for a plan. Pure but for asking this machine how many cores and how much memory it has."""
-    cores = os.cpu_count() or 1
-    memory = int(job.memory_gib * 2**30) if job.memory_gib is not None else int(0.8 * available_memory_bytes())
-    wide = max(1, cores // plan.threads_per_task)
-    workers = job.num_workers
-    if workers is None:
-        small = sum(task.cost.flops for task in plan.tasks) < _LOCAL_FLOPS
-        workers = 0 if small and job.ray_address is None and plan.device == "cpu" else wide
-    return MergeResources(workers, wide if plan.device == "cpu" else 1, memory)
+def runs_in_this_process(plan: MergePlan, job: JobConfig) -> bool:
+    """Whether no worker is started: as set, else where starting some costs more than it saves."""
+    if job.num_workers is not None:
+        return job.num_workers == 0
+    small = sum(task.cost.flops for task in plan.tasks) < _LOCAL_FLOPS
+    return small and job.ray_address is None and plan.device == "cpu"
+
+
+def workers_in_cluster(job: JobConfig, nodes: Iterable[Mapping[str, float]]) -> int:
+    """`job.num_workers`, else as many as the nodes have room for; `nodes` are their resources as Ray names them.
+
+    Raises PlacementError when no node can hold one worker.
+    """
+    room = sum(job.workers_on(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes)
+    if room == 0:
+        gpus = 1 if job.device == "cuda" else 0
+        raise PlacementError(
+            f"no node has {job.threads_per_task} CPUs and {gpus} GPUs for a merge worker; a worker lives on one node; "
+            "lower job.threads_per_task or set job.device to cpu"
+        )
+    return job.num_workers or room
+
+
+def _memory_bytes(job: JobConfig) -> int:
+    """What tasks that run at once on a node may take."""
+    return int(job.memory_gib * 2**30) if job.memory_gib is not None else int(0.8 * available_memory_bytes())
+
+
+def _workers_here(job: JobConfig) -> int:
+    """Workers that this machine has room for."""
+    return max(1, job.workers_on(os.cpu_count() or 1, torch.cuda.device_count()))
+
+
+def _tasks_at_once(job: JobConfig) -> int:
+    """Of this process: a task a thread, on one GPU one after the other."""
+    return _workers_here(job) if job.device == "cpu" else 1
 
 
 def available_memory_bytes() -> int:
@@ -86,12 +94,14 @@ def available_memory_bytes() -> int:
 
 def describe(prepared: PreparedMerge) -> list[str]:
     """The dry run's lines; measures this machine for a second."""
-    plan = prepared.plan
-    resources = choose_resources(plan, prepared.config.job)
-    workers = resources.num_workers or resources.num_threads
+    plan, job = prepared.plan, prepared.config.job
+    here = runs_in_this_process(plan, job)
+    workers = _tasks_at_once(job) if here else job.num_workers or _workers_here(job)
     lines = describe_plan(plan, measure_rates(plan.device, plan.threads_per_task), workers)
-    where = f"{resources.num_workers} Ray workers" if resources.num_workers else "this process"
-    lines.append(f"runs in      {where}, at most {resources.memory_bytes / 2**30:.1f} GiB for tasks on a node")
+    where = "this process" if here else f"{workers} Ray workers"
+    if not here and job.num_workers is None and cluster_address(job.ray_address):
+        where = f"Ray workers, as many as the cluster has room for (figures: {workers}, as this machine has)"
+    lines.append(f"runs in      {where}, at most {_memory_bytes(job) / 2**30:.1f} GiB for tasks on a node")
     return [*lines, *(f"conflict     {line}" for line in prepared.conflicts), f"output       {prepared.output}"]
 
 
@@ -101,26 +111,14 @@ def run_merge_job(prepared: PreparedMerge, listener: Listener | None = None) -> 
     They run where this process is connected already, else on the cluster of `job.ray_address` (or of the Ray job that
     this is), else on one that is started here for the merge.
     """
-    job = prepared.config.job
-    resources = choose_resources(prepared.plan, job)
-    check_memory(make_bundles(prepared.plan, (), ()), resources.memory_bytes)
-    if resources.num_workers == 0:
-        return run_merge(prepared, local_runner(resources.num_threads, resources.memory_bytes), listener or Silent())
+    job, memory_bytes = prepared.config.job, _memory_bytes(prepared.config.job)
+    check_memory(make_bundles(prepared.plan, (), ()), memory_bytes)
+    if runs_in_this_process(prepared.plan, job):
+        return run_merge(prepared, local_runner(_tasks_at_once(job), memory_bytes), listener or Silent())
     here = ClusterSettings(
         address=job.ray_address or "",
-        num_cpus=max(os.cpu_count() or 1, resources.num_workers * prepared.plan.threads_per_task),
+        num_cpus=max(os.cpu_count() or 1, (job.num_workers or 1) * job.threads_per_task),
     )
     with connected(here, setting="job.ray_address", object_store_bytes=_OBJECT_STORE_BYTES):
-        _check_cluster(prepared.plan)
-        return run_merge(prepared, ray_runner(resources.num_workers, resources.memory_bytes), listener or Silent())
-
-
-def _check_cluster(plan: MergePlan) -> None:
-    """Raise PlacementError when no node can hold one worker."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = 1 if plan.device == "cuda" else 0
-    if not any(n.get("CPU", 0) >= plan.threads_per_task and n.get("GPU", 0) >= gpus for n in nodes):
-        raise PlacementError(
-            f"no node has {plan.threads_per_task} CPUs and {gpus} GPUs for a merge worker; a worker lives on one node; "
-            "lower job.threads_per_task or set job.device to cpu"
-        )
+        num_workers = workers_in_cluster(job, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        return run_merge(prepared, ray_runner(num_workers, memory_bytes), listener or Silent())

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.data.model_folder import named_folder
 from tinyr1v_ray.merging.accounting import LedgerEntry, build_ledger, open_expert
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.merging.estimate import MachineRates, merge_seconds
 from tinyr1v_ray.merging.names import canonical_name, kind_of
 from tinyr1v_ray.merging.plan import MergePlan, make_plan
 from tinyr1v_ray.merging.safetensors_file import Stamp, TensorRef
-from tinyr1v_ray.miniature.base import base_model_folder
 from tinyr1v_ray.orchestration.planning import assumptions as given
 from tinyr1v_ray.orchestration.planning.cluster import GIB, ClusterShape
 from tinyr1v_ray.orchestration.planning.plan import Plan, PlanRequest, Section
@@ -34,8 +34,8 @@ def plan_merge(request: PlanRequest, cluster: ClusterShape) -> Plan:
 
 def plan_merge_settings(config: MergeConfig, request: PlanRequest, cluster: ClusterShape) -> Plan:
     """The same of settings that are resolved already."""
-    base = base_model_folder() if config.base == "miniature" else Path(config.base).expanduser()
-    folders = {config.base: base, **{name: Path(name).expanduser() for name in config.experts}}
+    base = named_folder(config.base)
+    folders = {config.base: base, **{name: Path(name) for name in config.experts}}
     missing = [name for name, folder in folders.items() if not _is_model(folder)]
     if missing:
         ledger = shape_ledger(find_shape(config.base, request.shape), len(config.experts))
@@ -112,11 +112,9 @@ def _largest(merge: MergePlan) -> int:
 
 
 def _num_workers(config: MergeConfig, cluster: ClusterShape) -> int:
-    """As the job would choose: what is set, else one a core (or a GPU) of all nodes."""
-    if config.job.num_workers:
-        return config.job.num_workers
-    a_node = cluster.num_gpus if config.job.device == "cuda" else cluster.num_cpus // config.job.threads_per_task
-    return max(1, a_node * cluster.num_nodes)
+    """As the job would choose: what is set, else as many as all nodes have room for."""
+    a_node = config.job.workers_on(cluster.num_cpus, cluster.num_gpus)
+    return config.job.num_workers or max(1, a_node * cluster.num_nodes)
 
 
 def _rates(config: MergeConfig, cluster: ClusterShape) -> MachineRates:
@@ -151,8 +149,8 @@ def _problems(
         )
         return (what,), needed
     per_node = -(-workers // cluster.num_nodes)
-    seats = cluster.num_gpus if config.job.device == "cuda" else cluster.num_cpus // config.job.threads_per_task
-    if per_node > max(seats, 0):
+    seats = config.job.workers_on(cluster.num_cpus, cluster.num_gpus)
+    if per_node > seats:
         what = f"{workers} workers on {cluster.num_nodes} nodes, which have room for {seats} each"
         return (what,), f"job.num_workers={max(1, seats * cluster.num_nodes)}"
     return (), ""

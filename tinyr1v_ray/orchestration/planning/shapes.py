@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -13,8 +12,8 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from tinyr1v_ray.data.model_folder import is_hub_name, named_folder, read_json
 from tinyr1v_ray.errors import ModelError
-from tinyr1v_ray.miniature.base import base_model_folder
 
 
 @dataclass(frozen=True)
@@ -174,13 +173,13 @@ def find_shape(path: str, fallback: str = "") -> ModelShape:
     whose name says a known size (`runs/tiny_r1v_3b`) gets that model's. Raises ModelError for a name that nothing here
     knows.
     """
-    folder = base_model_folder() if path == "miniature" else Path(path).expanduser()
+    folder = named_folder(path)
     if (folder / "config.json").is_file():
-        return shape_from_config(path, _read(folder / "config.json"))
+        return shape_from_config(path, read_json(folder / "config.json"))
     if path in KNOWN:
         return KNOWN[path]
     if cached := _cached_config(path):
-        return shape_from_config(path, _read(cached))
+        return shape_from_config(path, read_json(cached))
     if stands_in := fallback or _named_size(path):
         return find_shape(stands_in)
     raise ModelError(
@@ -198,12 +197,9 @@ def stand_in_note(path: str, shape: ModelShape) -> tuple[str, ...]:
 def _named_size(path: str) -> str:
     """The known model of the size that a folder's name says, for models that are yet to be made: runs/tiny_r1v_3b."""
     size = re.search(r"(?<![A-Za-z0-9])(\d+)[bB](?![A-Za-z0-9])", Path(path).name)
-    return next((name for name in KNOWN if size and f"-{size[1]}B-" in name), "") if not _is_hub_name(path) else ""
-
-
-def _is_hub_name(path: str) -> bool:
-    """owner/name of another model: its size alone says nothing of its shapes."""
-    return path.count("/") == 1 and not path.startswith(("runs/", "models/", "./", "~"))
+    if size is None or is_hub_name(path):  # another model: its size alone says nothing of its shapes
+        return ""
+    return next((name for name in KNOWN if f"-{size[1]}B-" in name), "")
 
 
 def _cached_config(name: str) -> Path | None:
@@ -212,15 +208,6 @@ def _cached_config(name: str) -> Path | None:
     except HFValidationError:
         return None
     return Path(found) if isinstance(found, str) else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"model file {path} cannot be read: {reason}; it holds JSON; restore it") from error
-    return content if isinstance(content, dict) else {}
 
 
 def shape_from_config(name: str, config: Mapping[str, Any]) -> ModelShape:
