@@ -30,8 +30,10 @@ async def train(system: System, config: LoopConfig, clock: PhaseClock) -> None:
                 await system.weights.publish(update.version)
             with clock("evaluate"):
                 await system.held_out.evaluate(step)
-            window.release(len(groups))  # only now may a new prompt start
-            system.metrics.log(step, update, groups, advantages_PG, num_rejected, clock.lap())
+            if step < config.num_steps:
+                window.release(len(groups))  # only now may a new prompt start
+            lap = clock.lap()  # the log is written beside the first of the next samples
+            await asyncio.to_thread(system.metrics.log, step, update, groups, advantages_PG, num_rejected, lap)
             with clock("checkpoint"):  # after the log, so that what a checkpoint counts as consumed is on record
                 await system.checkpoints.after_step(step, cursor)
         producer.cancel()

@@ -7,9 +7,12 @@ store, when a prompt is first asked for; a table keeps ids, hashes and sizes in 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +33,8 @@ _logger = logging.getLogger(__name__)
 _MAX_TOKENS_PER_BYTE = 3
 """A byte-level tokenizer makes at most a token a byte, and Unicode normalisation at most triples the bytes."""
 _MAX_TEMPLATE_TOKENS_PER_IMAGE = 16
+_NUM_AHEAD = 32
+"""Prompts that are made ready before they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +89,23 @@ class PromptTable:
         return Prompt(facts.prompt_id, text.domain, text.question, text.answer, token_ids, images, text.difficulty)
 
     def iterate(self, cursor: int) -> Iterator[Prompt]:
-        """Prompts from position `cursor` on, endlessly; each epoch has every item once, in an order of its own."""
-        while True:
-            epoch, position = divmod(cursor, len(self))
-            yield replace(self[int(self._order(epoch)[position])], epoch=epoch)
-            cursor += 1
+        """Prompts from position `cursor` on, endlessly; each epoch has every item once, in an order of its own.
+
+        A thread prepares the next ones, so that engines need not wait for images to be read and hashed. What is at
+        fault with a prompt is raised when its turn comes.
+        """
+        reader = ThreadPoolExecutor(1, thread_name_prefix="prompts")
+        try:
+            ahead = deque(reader.submit(self._at, position) for position in range(cursor, cursor + _NUM_AHEAD))
+            for position in count(cursor + _NUM_AHEAD):
+                yield ahead.popleft().result()
+                ahead.append(reader.submit(self._at, position))
+        finally:
+            reader.shutdown(wait=False, cancel_futures=True)
+
+    def _at(self, cursor: int) -> Prompt:
+        epoch, position = divmod(cursor, len(self))
+        return replace(self[int(self._order(epoch)[position])], epoch=epoch)
 
     def in_order(self, limit: int | None = None) -> Iterator[Prompt]:
         """Each prompt once, in the data's order; with a `limit` below the size, that many, evenly spaced.
