@@ -13,10 +13,9 @@ from tinyr1v_ray.config.base import load_settings, parse_settings, read_yaml
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError, PlacementError, RunFolderError
-from tinyr1v_ray.orchestration.evaluation_job import plan_engines
-from tinyr1v_ray.orchestration.placement import check_fits, plan_placement
+from tinyr1v_ray.orchestration.placement import check_fits, plan_engines, plan_placement
 from tinyr1v_ray.orchestration.planning.cluster import parse_cluster
-from tinyr1v_ray.orchestration.planning.evaluate_plan import count_items, engines_placement
+from tinyr1v_ray.orchestration.planning.evaluate_plan import count_items
 from tinyr1v_ray.orchestration.planning.kinds import kind_of_config, make_plan, usual_cluster
 from tinyr1v_ray.orchestration.planning.plan import PlanRequest
 from tinyr1v_ray.orchestration.planning.recorded import read_recorded
@@ -242,7 +241,8 @@ def test_a_recorded_run_that_is_none_is_said(tmp_path):
 def test_evaluations_are_placed_as_they_run():
     path = CONFIGS / "evaluate_ten_benchmarks.yaml"
     config = load_settings(EvaluateConfig, path)
-    assert engines_placement(config) == plan_engines(config)
+    seats = make_plan(PlanRequest(path, read_yaml(path), cluster=parse_cluster(EIGHT))).figures["seats"]
+    assert [seat["actor"] for seat in seats] == [actor.name for actor in plan_engines(config).actors]
     assert sum(count_items(config).values()) == 16_427
     assert set(count_items(load_settings(EvaluateConfig, path, ["num_items=100"])).values()) == {100}
     with pytest.raises(ConfigError, match="did you mean"):

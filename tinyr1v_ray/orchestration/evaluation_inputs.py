@@ -17,7 +17,7 @@ from tinyr1v_ray.data.sources import default_cache_folder, load_source
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.load import find_file, load_items
-from tinyr1v_ray.evaluation.benchmarks.registry import ALL_TEN, MINIATURE, TEN_BENCHMARKS, find_benchmark
+from tinyr1v_ray.evaluation.benchmarks.registry import MINIATURE, find_benchmarks
 from tinyr1v_ray.evaluation.benchmarks.stored import StoredItem
 from tinyr1v_ray.types import ImageRef, Prompt
 
@@ -39,8 +39,7 @@ class EvaluationInputs:
 
 def named_benchmarks(config: EvaluateConfig) -> list[Benchmark]:
     """The benchmarks that a configuration names, each once; raises ConfigError for an unknown one."""
-    names = [each for name in config.benchmarks for each in (TEN_BENCHMARKS if name == ALL_TEN else (name,))]
-    return [find_benchmark(name, config.user) for name in dict.fromkeys(names)]
+    return find_benchmarks(config.benchmarks, config.user)
 
 
 def image_folder(output: Path) -> Path:

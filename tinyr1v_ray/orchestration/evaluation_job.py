@@ -42,7 +42,7 @@ from tinyr1v_ray.orchestration.evaluation_folder import (
 )
 from tinyr1v_ray.orchestration.evaluation_inputs import EvaluationInputs, load_evaluation, named_benchmarks
 from tinyr1v_ray.orchestration.evaluation_progress import EvaluationProgress
-from tinyr1v_ray.orchestration.placement import Placement, plan_placement
+from tinyr1v_ray.orchestration.placement import plan_engines
 from tinyr1v_ray.orchestration.rollout_pool import RolloutPool
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.display import Display
@@ -114,11 +114,6 @@ def run_rescoring(folder: Path, overrides: Sequence[str] = ()) -> EvaluationSumm
     config = recorded_config(output, overrides)
     with Display(quiet=not config.progress) as display:
         return _score(config, output, _judge(config), EvaluationProgress(display))
-
-
-def plan_engines(config: EvaluateConfig) -> Placement:
-    """The engines of an evaluation; there are no other actors."""
-    return Placement(plan_placement(_engine_config(config)).rollout, (), ())
 
 
 def _judge(config: EvaluateConfig) -> JudgeClient | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import PlacementError
 
@@ -59,6 +61,20 @@ def plan_placement(config: TrainConfig) -> Placement:
             "learner", learner.num_ranks, learner.num_cpus_per_rank, learner.num_gpus_per_rank, learner.num_threads
         ),
     )
+
+
+def plan_engines(config: EvaluateConfig) -> Placement:
+    """The engines of an evaluation; there are no other actors."""
+    engine = config.engine
+    specs = _specs("rollout", engine.num_engines, engine.num_cpus, engine.num_gpus, engine.num_threads)
+    return Placement(specs, (), ())
+
+
+def placement_of(settings: Settings) -> Placement | None:
+    """The actors of a training or an evaluation; None for a merge, which fits itself to the cluster."""
+    if isinstance(settings, TrainConfig):
+        return plan_placement(settings)
+    return plan_engines(settings) if isinstance(settings, EvaluateConfig) else None
 
 
 def _specs(role: str, count: int, num_cpus: float, num_gpus: float, num_threads: int) -> tuple[ActorSpec, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from tinyr1v_ray.errors import ConfigError
@@ -48,6 +48,12 @@ class UserBenchmark(Protocol):
     def answer_column(self) -> str: ...
     @property
     def category_column(self) -> str: ...
+
+
+def find_benchmarks(names: Iterable[str], of_the_user: Mapping[str, UserBenchmark]) -> list[Benchmark]:
+    """The benchmarks of several names, `ten` among them, each once; raises ConfigError for an unknown one."""
+    each = [one for name in names for one in (TEN_BENCHMARKS if name == ALL_TEN else (name,))]
+    return [find_benchmark(name, of_the_user) for name in dict.fromkeys(each)]
 
 
 def find_benchmark(name: str, of_the_user: Mapping[str, UserBenchmark]) -> Benchmark:

@@ -24,13 +24,13 @@ from tinyr1v_ray.evaluation.report.recipe import INDEX
 from tinyr1v_ray.merging.session import BundleResult
 from tinyr1v_ray.orchestration import merge_job
 from tinyr1v_ray.orchestration.cluster import check_room, connected
-from tinyr1v_ray.orchestration.evaluation_job import evaluate_model, plan_engines
+from tinyr1v_ray.orchestration.evaluation_job import evaluate_model
 from tinyr1v_ray.orchestration.inputs import check_settings, load_inputs
 from tinyr1v_ray.orchestration.merge_progress import MergeProgress
 from tinyr1v_ray.orchestration.pipeline.index import Index, State
 from tinyr1v_ray.orchestration.pipeline.schedule import run_stages
 from tinyr1v_ray.orchestration.pipeline.stages import STAGES, Graph, Stage, build_graph, recipe_folder
-from tinyr1v_ray.orchestration.placement import Placement, plan_placement
+from tinyr1v_ray.orchestration.placement import placement_of
 from tinyr1v_ray.orchestration.planning.seats import Node
 from tinyr1v_ray.orchestration.training import TrainRequest, train_specialist
 from tinyr1v_ray.telemetry.display import Bar, Display
@@ -74,8 +74,9 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
         if waiting:  # nothing is written before it is clear that all of them fit a cluster
             display.line("starting Ray")
             stack.enter_context(connected(config.cluster))
-            for placement in filter(None, map(stage_placement, waiting)):
-                check_room(placement, config.cluster)
+            for stage in waiting:
+                if placement := placement_of(stage.settings):
+                    check_room(placement, config.cluster)
         _open(folder, stack)
         write_settings(config, folder / CONFIG_FILE)
         index = Index(folder, config, graph)
@@ -88,13 +89,6 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
 
 def _waiting(graph: Graph, index: Index) -> list[Stage]:
     return [stage for stage in graph.stages if index.states[stage.id] is not State.DONE]
-
-
-def stage_placement(stage: Stage) -> Placement | None:
-    """The actors that a stage starts; None for a merge, which fits itself to the cluster and takes all there is."""
-    if isinstance(stage.settings, TrainConfig):
-        return plan_placement(stage.settings)
-    return plan_engines(stage.settings) if isinstance(stage.settings, EvaluateConfig) else None
 
 
 def _check_folder(folder: Path) -> None:
@@ -139,7 +133,7 @@ class _Run:
 
     async def to_the_end(self) -> None:
         """All of them."""
-        placements = {stage.id: stage_placement(stage) for stage in self._waiting}
+        placements = {stage.id: placement_of(stage.settings) for stage in self._waiting}
         with self._display.bar("recipe", self._num_stages) as bar:
             bar.update(self._num_done, f"{self._num_done}/{self._num_stages} stages")
             await run_stages(self._waiting, placements, _nodes, lambda stage: self._carry_out(stage, bar))

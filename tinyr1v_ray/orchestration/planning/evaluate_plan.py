@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
-from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.evaluation.benchmarks.registry import ALL_TEN, MINIATURE, TEN_BENCHMARKS, find_benchmark
-from tinyr1v_ray.orchestration.placement import Placement, plan_placement
+from tinyr1v_ray.evaluation.benchmarks.registry import MINIATURE, find_benchmarks
+from tinyr1v_ray.orchestration.placement import plan_engines
 from tinyr1v_ray.orchestration.planning.assumptions import (
     MEAN_COMPLETION_SHARE,
     MEAN_COMPLETION_TOKENS,
@@ -59,11 +58,6 @@ MINIATURE_ITEMS = 1000
 UNKNOWN_ITEMS = 1000
 
 
-def engines_placement(config: EvaluateConfig) -> Placement:
-    """The engines of an evaluation, by the same function that places a training's; there are no other actors."""
-    return Placement(plan_placement(_as_training(config)).rollout, (), ())
-
-
 def plan_evaluation(request: PlanRequest, cluster: ClusterShape) -> Plan:
     """The plan of a `tinyr1v evaluate` configuration; raises ConfigError and ModelError."""
     config = parse_settings(EvaluateConfig, dict(request.tree), request.overrides)
@@ -75,7 +69,7 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
     shape = find_shape(config.model.path, request.shape)
     items, lengths = count_items(config), _lengths(config, shape, request.expect)
     problems = _problems(config, shape, cluster, lengths, items)
-    placement, needs = engines_placement(config), _needs(config, lengths, items)
+    placement, needs = plan_engines(config), _needs(config, lengths, items)
     memory = engine_memory(needs, shape, cluster.accelerator)
     on_gpu = cluster.accelerator if config.engine.num_gpus else None
     engine, rows = config.engine, sum(items.values()) * config.sampling.num_samples
@@ -128,10 +122,8 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
 
 def count_items(config: EvaluateConfig) -> dict[str, int]:
     """Items of each benchmark by the public sizes; raises ConfigError for an unknown benchmark."""
-    names = [each for name in config.benchmarks for each in (TEN_BENCHMARKS if name == ALL_TEN else (name,))]
     items = {}
-    for name in dict.fromkeys(names):
-        find_benchmark(name, config.user)
+    for name in (benchmark.name for benchmark in find_benchmarks(config.benchmarks, config.user)):
         whole = MINIATURE_ITEMS if name.startswith(MINIATURE) else PUBLIC_ITEMS.get(name, UNKNOWN_ITEMS)
         items[name] = min(whole, config.num_items or whole)
     return items
@@ -186,7 +178,7 @@ def _needs(config: EvaluateConfig, lengths: Lengths, items: Mapping[str, int]) -
 def _problems(
     config: EvaluateConfig, shape: ModelShape, cluster: ClusterShape, lengths: Lengths, items: Mapping[str, int]
 ) -> tuple[str, ...]:
-    placement, needs = engines_placement(config), _needs(config, lengths, items)
+    placement, needs = plan_engines(config), _needs(config, lengths, items)
     memories = {
         "driver": driver_memory(bool(config.engine.num_gpus)),
         "rollout": engine_memory(needs, shape, cluster.accelerator),
@@ -214,24 +206,3 @@ def _change(
         return bool(_problems(changed, shape, larger, lengths, items))
 
     return nearest_change(candidates, cluster, still_wrong)
-
-
-def _as_training(config: EvaluateConfig) -> TrainConfig:
-    """The engines' settings in the terms of a training, which `plan_placement` speaks."""
-    engine = config.engine
-    return parse_settings(
-        TrainConfig,
-        {
-            "run": {"name": "evaluate"},
-            "model": config.model.model_dump(mode="json"),
-            "data": {"train": ["-"]},
-            "rollout": {
-                "num_engines": engine.num_engines,
-                "max_tokens": config.sampling.max_tokens,
-                "num_cpus_per_engine": engine.num_cpus,
-                "num_gpus_per_engine": engine.num_gpus,
-                "num_threads": engine.num_threads,
-            },
-            "weights": {"backend": "nccl" if engine.num_gpus else "cpu_file"},
-        },
-    )
