@@ -19,7 +19,6 @@ from tinyr1v_ray.errors import DataError
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "lipo.json").read_text())
 IDS = [f"{number}-G{len(case['rewards'])}" for number, case in enumerate(GOLDEN["cases"])]
 
-REPEATABLE = settings(deadline=None, derandomize=True, database=None)
 rewards = st.sampled_from([0.0, 0.05, 0.1, 0.45, 0.5, 0.55, 0.9, 0.95, 1.0]) | st.floats(0, 1)
 lengths = st.integers(0, 12) | st.integers(1, 2000)
 groups = st.lists(st.tuples(rewards, lengths), min_size=0, max_size=12)
@@ -91,7 +90,7 @@ def slow_advantages(rewards_G, lengths_G, config):
 
 
 @given(groups, configs)
-@settings(REPEATABLE, max_examples=300)
+@settings(max_examples=300)
 def test_equals_a_slow_computation(group, config):
     rewards_G, lengths_G = split(group)
     np.testing.assert_allclose(
@@ -102,7 +101,7 @@ def test_equals_a_slow_computation(group, config):
 
 
 @given(groups, configs)
-@settings(REPEATABLE, max_examples=150)
+@settings(max_examples=150)
 def test_bounds(group, config):
     rewards_G, lengths_G = map(np.array, split(group))
     adjusted_G = adjusted_rewards(rewards_G, lengths_G, config)
@@ -117,7 +116,7 @@ def test_bounds(group, config):
 
 
 @given(groups, configs, st.randoms(use_true_random=False))
-@settings(REPEATABLE, max_examples=150)
+@settings(max_examples=150)
 def test_order_of_completions_matters_only_among_equal_lengths(group, config, random):
     if config.pairs == "adjacent":
         group = list({length: (reward, length) for reward, length in group}.values())
@@ -133,7 +132,7 @@ def test_order_of_completions_matters_only_among_equal_lengths(group, config, ra
 
 
 @given(groups, configs)
-@settings(REPEATABLE, max_examples=100)
+@settings(max_examples=100)
 def test_the_unit_of_length_does_not_matter(group, config):
     rewards_G, lengths_G = map(np.array, split(group))
     finer = config.model_copy(update={"length_bound": 4 * config.length_bound})
@@ -143,7 +142,7 @@ def test_the_unit_of_length_does_not_matter(group, config):
 
 
 @given(st.lists(rewards, min_size=2, max_size=12), st.integers(1, 999), configs)
-@settings(REPEATABLE, max_examples=100)
+@settings(max_examples=100)
 def test_equal_lengths_and_no_floor_is_grpo_up_to_the_common_weight(rewards_G, length, config):
     config = config.model_copy(update={"std_floor": 0.0})
     weight = 1.0 if config.advantage_mode == "statistics" else math.exp(-0.5 / config.length_scale)
@@ -152,7 +151,7 @@ def test_equal_lengths_and_no_floor_is_grpo_up_to_the_common_weight(rewards_G, l
 
 
 @given(st.lists(st.tuples(rewards, st.integers(1, 999)), min_size=2, max_size=12))
-@settings(REPEATABLE, max_examples=100)
+@settings(max_examples=100)
 def test_without_boost_floor_and_weights_it_is_grpo(group):
     rewards_G, lengths_G = split(group)
     for mode in ("both", "statistics", "multiply"):

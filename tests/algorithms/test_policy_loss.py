@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -116,9 +116,14 @@ def test_averages_by_hand() -> None:
     token: (1 + 3 * 2) / 8. sequence: (1 + 2) / 4. constant: 7 / (4 * 10).
     """
     lengths, costs = np.array([1, 3]), np.array([1.0, 2.0])
-    for average, expected in (("token", 7 / 8), ("sequence", 3 / 4), ("constant", 7 / 40)):
-        weights = token_weights(lengths, 8, 4, average, 10)  # type: ignore[arg-type]
-        assert float((weights * lengths * costs).sum()) == pytest.approx(expected)
+    expected: dict[Literal["token", "sequence", "constant"], float] = {
+        "token": 7 / 8,
+        "sequence": 3 / 4,
+        "constant": 7 / 40,
+    }
+    for average, cost in expected.items():
+        weights = token_weights(lengths, 8, 4, average, 10)
+        assert float((weights * lengths * costs).sum()) == pytest.approx(cost)
 
 
 def slow_loss(row: list[float], new: float, options: AlgorithmSettings) -> float:
@@ -139,7 +144,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS, st.sampled_from([0.0, 1.5]), st.sampled_from([0.0, 0.2]))
 def test_value_and_gradient_are_those_of_the_definition(
     rows: list[tuple[float, ...]], cap: float, kl_coefficient: float
@@ -158,7 +163,7 @@ def test_value_and_gradient_are_those_of_the_definition(
             assert slope == pytest.approx((upper - lower) / (2 * step), rel=1e-4, abs=1e-7)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ROWS, st.integers(0, 8))
 def test_parts_add_up_to_the_whole(rows: list[tuple[float, ...]], cut: int) -> None:
     """However a step is divided into micro-batches, losses and metric sums add up to the same."""

@@ -52,7 +52,7 @@ def test_truncated_images_are_found(format: str, share: float, picture: Picture)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     format=st.sampled_from(FORMATS),
     flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), max_size=4),

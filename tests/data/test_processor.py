@@ -27,7 +27,7 @@ def noise(width: int, height: int) -> Image.Image:
 SIDES = st.integers(1, 700)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(width=SIDES, height=SIDES)
 def test_counts_are_what_the_processor_makes_of_the_pixels(processor: PromptProcessor, width: int, height: int) -> None:
     if max(width, height) > 200 * min(width, height):

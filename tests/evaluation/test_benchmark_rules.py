@@ -283,7 +283,7 @@ def test_no_answer_is_never_right(benchmark: Benchmark, text: str) -> None:
 NOISE = st.text(st.sampled_from("ABCD0123456789 .,=/%$()[]{}\\<>-−boxedfracanswerthink\n√²½"), max_size=80)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(text=NOISE, answer=NOISE)
 def test_rules_survive_any_text(text: str, answer: str) -> None:
     """And what has no answer key is never right (but by the texts' equality, which needs a text)."""

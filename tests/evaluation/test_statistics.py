@@ -12,8 +12,6 @@ from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.evaluation import statistics
 from tinyr1v_ray.evaluation.statistics import bootstrap_mean, holm, mcnemar_p_value, paired_bootstrap, wilson_interval
 
-REPEATABLE = settings(deadline=None, derandomize=True, database=None)
-
 
 @pytest.mark.parametrize(
     "num_correct, num_items, low, high",
@@ -30,7 +28,7 @@ def test_wilson_against_published_values(num_correct, num_items, low, high):
 
 
 @given(st.integers(1, 2000), st.floats(0, 1), st.floats(0.5, 0.999))
-@settings(REPEATABLE, max_examples=100)
+@settings(max_examples=100)
 def test_wilson_ends_solve_the_score_equation(num_items, share, confidence):
     num_correct = round(share * num_items)
     value, low, high = wilson_interval(num_correct, num_items, confidence)
@@ -120,7 +118,7 @@ def test_mcnemar_of_many_items_stays_finite_and_near_the_normal_value():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=7), st.floats(0.001, 0.5))
-@settings(REPEATABLE, max_examples=150)
+@settings(max_examples=150)
 def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, level):
     adjusted = holm(p_values)
     rejected, remaining = set(), sorted(range(len(p_values)), key=lambda index: p_values[index])

@@ -69,7 +69,7 @@ def run_ranks(model_folder: Path, out: Path, num_ranks: int, scenarios: list[dic
     (out / "job.json").write_text(json.dumps(job | {"scenarios": scenarios}))
     worker = Path(__file__).parent / "learner_worker.py"
     command = [sys.executable, str(worker), str(out / "job.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     logs = [(out / f"rank-{rank}.log").open("w") for rank in range(num_ranks)]
     ranks = [
         subprocess.Popen([*command, str(rank)], stdout=log, stderr=subprocess.STDOUT, env=environment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import learner_cases as cases
 import numpy as np
@@ -21,6 +22,7 @@ from tinyr1v_ray.types import Completion, Finish, ImageRef, Prompt, TrainGroup, 
 
 IMAGE = 7
 LAYOUT = Layout(image_token_id=IMAGE, pad_token_id=0, merge_size=2, hidden_size=64, max_length=128)
+NO_PIXELS: Any = None  # for batches without images
 
 
 def image_of(number: int) -> ImageRef:
@@ -53,13 +55,13 @@ def visible(batch: MicroBatch, flat: int) -> list[int]:
     """Flat indices that position `flat` sees, by the mask that the model gets."""
     width = batch.token_ids_RL.shape[1]
     row, column = divmod(flat, width)
-    inputs = make_inputs(batch, None)  # type: ignore[arg-type]
+    inputs = make_inputs(batch, NO_PIXELS)
     mask = attention_mask(inputs)
     seen = np.arange(width) <= column if mask is None else mask[row, 0, column].numpy()
     return [row * width + int(j) for j in np.flatnonzero(seen)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(group_lists(), st.sampled_from([0, 1, 2, 8]))
 def test_each_target_sees_its_prompt_and_its_own_completion(groups: list[TrainGroup], size: int) -> None:
     """By brute force: what the predicting position sees, in order, is the row written out by itself."""
@@ -134,7 +136,7 @@ def test_segment_size_by_the_cost_written_out() -> None:
     assert choose_segment_size(shapes, Layout(IMAGE, 0, 2, hidden_size=64, max_length=500)) == 4
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40))
 def test_packing_holds_everything_once_and_wastes_little(lengths: list[int]) -> None:
     """First fit leaves at most one row half empty or more, since the next one's items would have gone there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,12 @@ def test_a_failed_write_leaves_the_file_before(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     write_safetensors(path, {"a": (1,)}, [("a", torch.ones(1))], {})
 
-    def broken() -> object:
+    def broken() -> Iterator[tuple[str, torch.Tensor]]:
         yield "a", torch.zeros(1)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(CheckpointError, match="No space left"):
-        write_safetensors(path, {"a": (1,), "b": (1,)}, broken(), {})  # type: ignore[arg-type]
+        write_safetensors(path, {"a": (1,), "b": (1,)}, broken(), {})
     with pytest.raises(ValueError, match="is due"):
         write_safetensors(path, {"a": (1,)}, [("b", torch.ones(1))], {})
     assert load_file(path)["a"].item() == 1.0

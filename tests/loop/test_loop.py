@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ class Machines:
         """Nothing to check here."""
 
 
-def run(machines: Machines, **changes: object) -> Machines:
+def run(machines: Machines, **changes: Any) -> Machines:
     config = LoopConfig(
         num_steps=12,
         num_prompts_per_step=4,
@@ -89,7 +90,7 @@ def run(machines: Machines, **changes: object) -> Machines:
         accept=lambda group: True,
     )
     system = System(*[machines] * 8)
-    asyncio.run(train(system, replace(config, **changes), PhaseClock()))  # type: ignore[arg-type]
+    asyncio.run(train(system, replace(config, **changes), PhaseClock()))
     return machines
 
 

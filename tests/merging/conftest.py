@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,6 @@ from tiny_models import Merge, write_expert, write_tiny_model
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.merging.local_run import local_runner
 from tinyr1v_ray.merging.session import MergeSummary, Silent, prepare_merge, run_merge
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import torch
 
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.errors import CheckpointError, RunFolderError
@@ -259,4 +258,3 @@ def test_longest_first(settings: dict) -> None:
     flops = [task.cost.flops for task in plan.longest_first]
     assert flops == sorted(flops, reverse=True)
     assert flops[0] > 0
-    torch.set_num_threads(1)

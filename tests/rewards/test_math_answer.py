@@ -83,7 +83,7 @@ def test_different(predicted: str, reference: str) -> None:
     assert not math_equal(predicted, reference)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.fractions(max_denominator=1000).filter(lambda value: abs(value) < 10**6), st.integers(1, 9))
 def test_a_fraction_equals_itself_however_written(value: Fraction, factor: int) -> None:
     same = [f"{value.numerator * factor}/{value.denominator * factor}", f"{value.numerator:,}/{value.denominator}"]
