@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import CheckpointError
 from tinyr1v_ray.orchestration.checkpoints import Checkpoints
+from tinyr1v_ray.orchestration.learner_group import LearnerGroup
 
 
 class FileWriter:
@@ -36,7 +38,7 @@ def saved(folder: Path, learner: FileWriter, steps: range) -> CheckpointFolder:
     overrides = ["run.name=a", "data.train=[a.jsonl]", "run.num_steps=10", "checkpoint.every_n_steps=4"]
     config = parse_settings(TrainConfig, {}, overrides)
     store = CheckpointFolder(folder, keep_last=2)
-    checkpoints = Checkpoints(store, config, learner)  # type: ignore[arg-type]
+    checkpoints = Checkpoints(store, config, cast(LearnerGroup, learner))
 
     async def run() -> None:
         for step in steps:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-import ray
 
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.surroundings import ClusterSettings
@@ -66,18 +66,26 @@ def test_a_users_function_scores_and_one_that_hangs_costs_its_item_only(pool: Re
 
 def test_a_dead_scorer_is_replaced_and_its_group_scored_again(pool: RewardPool) -> None:
     async def run() -> None:
-        await pool.score(group("2"))
+        await asyncio.gather(pool.score(group("2")), pool.score(group("2")))  # one each, so both are up
+        killed = await two_scorers()
         waiting = [asyncio.create_task(pool.score(group("hang", "2"))) for _ in range(2)]
-        await asyncio.sleep(0.5)
-        actors = [child for child in psutil.Process().children(recursive=True) if _is_scorer(child)]
-        assert len(actors) == 2
-        for actor in actors:
-            os.kill(actor.pid, signal.SIGKILL)
+        await asyncio.sleep(0)  # both have sent their group off
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
         for scored in await asyncio.gather(*waiting):
             assert scored.usable_G.tolist() == [False, True]
-        assert ray.is_initialized()
+        assert not killed & await two_scorers()
 
     asyncio.run(run())
+
+
+async def two_scorers(timeout_s: float = 30) -> set[int]:
+    """Process ids of the two live scorers, once there are two."""
+    deadline = time.monotonic() + timeout_s
+    while len(found := {child.pid for child in psutil.Process().children(recursive=True) if _is_scorer(child)}) != 2:
+        assert time.monotonic() < deadline, f"{len(found)} scorers are alive"
+        await asyncio.sleep(0.05)
+    return found
 
 
 def _is_scorer(process: psutil.Process) -> bool:
