@@ -267,7 +267,7 @@ def write_merge(run: Path, folder: Path, case: Case, seed: int) -> None:
         records.append(record.as_json())
     experts = [str(run / f"stages/train-{name}-seed{seed}-0011aabb/export") for name in ALL]
     context = {"base": "miniature", "experts": experts, "donor": "miniature", "inputs": [], "conflicts": []}
-    recipe = RecipeConfig(method=case.algorithm)  # type: ignore[arg-type]
+    recipe = RecipeConfig.model_validate({"method": case.algorithm})
     folder.mkdir(parents=True)
     write_merge_report(make_report(recipe, records, [], context), folder)
 

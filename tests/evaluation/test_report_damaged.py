@@ -14,7 +14,7 @@ from report_page import Parsed
 
 from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.evaluation.report import page
-from tinyr1v_ray.evaluation.report.contents import read_contents
+from tinyr1v_ray.evaluation.report.contents import Contents, read_contents
 
 NESTED = "[" * 100_000
 AMM = "stages/evaluate-amm-seed1-0011aabb"
@@ -29,6 +29,11 @@ Damage = Callable[[Path], None]
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases = [case for case in CASES if case.name in ("base", "math", "math_grpo", "amm")]
     return write_recipe(tmp_path_factory.mktemp("damaged") / "run", cases)
+
+
+@pytest.fixture(scope="module")
+def before(sound: Path) -> Contents:
+    return read_contents(sound)
 
 
 @pytest.fixture
@@ -109,7 +114,7 @@ def test_lost_answers_are_not_wrong(name: str, run: Path) -> None:
     damage, said, kept = LOST[name]
     damage(run)
     contents = read_contents(run)
-    amm = contents.outcomes.named("amm")
+    amm = contents.outcomes.of_paper("amm")
     assert said in contents.notes and amm is not None
     assert {benchmark for benchmark, outcome in amm.outcomes.items() if 1 in outcome.seeds} == kept
     assert amm.outcomes["miniature:math"].seeds == (0,)
@@ -160,7 +165,7 @@ def test_a_damaged_evaluation_is_left_out(name: str, run: Path) -> None:
         note for note in contents.notes if note.startswith("amm, seed 1: left out, its evaluation cannot be read")
     ]
     assert len(note.splitlines()) == 1 and len(note) < 600
-    amm = contents.outcomes.named("amm")
+    amm = contents.outcomes.of_paper("amm")
     assert amm is not None and amm.seeds == (0,)
 
 
@@ -225,9 +230,9 @@ BESIDE = {
 
 
 @pytest.mark.parametrize("name", BESIDE)
-def test_damage_beside_the_figures_changes_none(name: str, sound: Path, run: Path) -> None:
+def test_damage_beside_the_figures_changes_none(name: str, before: Contents, run: Path) -> None:
     BESIDE[name](run)
-    before, after = read_contents(sound), read_contents(run)
+    after = read_contents(run)
     assert [(row.model.name, row.accuracy, row.score) for row in after.rows] == [
         (row.model.name, row.accuracy, row.score) for row in before.rows
     ]
@@ -296,5 +301,5 @@ def test_a_folder_that_may_not_be_written_is_one_line(
     assert len(said.err.splitlines()) == 1 and "report.html cannot be written: Permission denied" in said.err
 
 
-def test_a_sound_folder_has_no_note_of_damage(sound: Path) -> None:
-    assert not [note for note in read_contents(sound).notes if "left out" in note]
+def test_a_sound_folder_has_no_note_of_damage(before: Contents) -> None:
+    assert not [note for note in before.notes if "left out" in note]

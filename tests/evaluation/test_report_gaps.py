@@ -6,11 +6,11 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from report_cases import HOSTILE
+from report_edits import edit_index
 from report_page import Parsed
 
 from tinyr1v_ray.cli.main import main
@@ -72,12 +72,6 @@ def test_the_same_folder_gives_the_same_page(recipe_run: Path, page: str) -> Non
 
 def test_files_stay_small_enough_to_send(page: str) -> None:
     assert len(page) < 4_000_000
-
-
-def edit_index(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    index = json.loads((folder / "recipe.json").read_text())
-    change(index)
-    (folder / "recipe.json").write_text(json.dumps(index))
 
 
 def no_models(folder: Path) -> None:
@@ -176,15 +170,18 @@ def test_items_that_were_not_asked_are_wrong_and_have_no_tokens() -> None:
         StoredAnswer("mme", "1", 0, "", 0, "not asked", 0.0, 0.0, failure="unreadable image"),
         StoredAnswer("mme", "9", 0, "1", 99, "stop", 5.0, 6.0, correct=True),
     )
-    outcome = outcome_of({0: Answered(items, answers, 12.5, True, Path())})
+    outcome = outcome_of({0: Answered(items, ("a", "a", "b", "b"), answers, 12.5, True, Path())})
     assert outcome.correct_SN.tolist() == [[0.5, 0.0, 0.0, 0.0]] and outcome.first_SN.tolist() == [[True] + 3 * [False]]
     assert outcome.tokens == 15.0 and np.isnan(outcome.tokens_SN[0, 1:]).all() and outcome.accuracy == 0.125
 
 
-def test_the_command_prints_a_table_and_the_path(recipe_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", str(recipe_run)]) == 0
+def test_the_command_prints_a_table_and_the_path(
+    recipe_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(recipe_run, tmp_path / "run")
+    assert main(["report", str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"report: {recipe_run / 'report.html'}" and (recipe_run / "report.html").is_file()
+    assert lines[-1] == f"report: {run / 'report.html'}" and (run / "report.html").is_file()
     assert any(line.startswith("AMM ") and "64.2" in line and "27.5" in line for line in lines)
     assert "holds: On math, LIPO's answers are shorter than GRPO's" in lines
 

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from report_edits import add_mme, edit_index, keep_models, rename_algorithms, set_state
 from report_page import Parsed
 
-from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
-from tinyr1v_ray.evaluation.benchmarks.stored import (
-    StoredAnswer,
-    StoredItem,
-    benchmark_folder,
-    write_answers,
-    write_items,
-)
 from tinyr1v_ray.evaluation.comparison import Difference
 from tinyr1v_ray.evaluation.report.charts import Point, label_offsets
 from tinyr1v_ray.evaluation.report.claims import claims_of
 from tinyr1v_ray.evaluation.report.contents import read_contents
 from tinyr1v_ray.evaluation.report.findings import Compared, Findings
-from tinyr1v_ray.evaluation.report.outcomes import Model
+from tinyr1v_ray.evaluation.report.outcomes import Model, Outcomes
 from tinyr1v_ray.evaluation.report.page import render
 from tinyr1v_ray.evaluation.report.recipe import Entry
 from tinyr1v_ray.evaluation.statistics import Estimate
-
-Change = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture
@@ -38,27 +27,13 @@ def run(recipe_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(recipe_run, tmp_path / "run")
 
 
-def edit_index(folder: Path, change: Change) -> None:
-    index = json.loads((folder / "recipe.json").read_text())
-    change(index)
-    (folder / "recipe.json").write_text(json.dumps(index))
-
-
-def set_state(folder: Path, state: str, *ids: str) -> None:
-    edit_index(folder, lambda index: [row.update(state=state) for row in index["stages"] if row["id"] in ids])
-
-
-def keep_models(folder: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
-    edit_index(folder, lambda index: index.update(models=[row for row in index["models"] if is_kept(row)]))
-
-
 @pytest.mark.parametrize("state", ["waiting", "running", "failed"])
 def test_answers_count_once_their_stage_is_done(state: str, run: Path) -> None:
     """The files of another attempt lie in the folder, scores.json included."""
     set_state(run, state, "evaluate/amm/seed1", "evaluate/wudi/seed0", "evaluate/wudi/seed1")
     contents = read_contents(run)
-    amm = contents.outcomes.named("amm")
-    assert amm is not None and amm.seeds == (0,) and contents.outcomes.named("wudi") is None
+    amm = contents.outcomes.of_paper("amm")
+    assert amm is not None and amm.seeds == (0,) and contents.outcomes.of_paper("wudi") is None
     assert any("Not evaluated yet: amm (seed 1); wudi." in note for note in contents.notes)
 
 
@@ -130,14 +105,6 @@ def test_a_specialist_of_two_sources_is_compared_at_home(run: Path) -> None:
     assert contents.domains == ("math", "structure", "ocr")
     assert contents.findings.training("math", "lipo", "grpo") is not None
     assert [curve.algorithm for curve in contents.curves["math"]["length_mean"]] == ["lipo", "grpo", "dapo"]
-
-
-def rename_algorithms(folder: Path, **names: str) -> None:
-    def change(index: dict[str, Any]) -> None:
-        for row in index["models"]:
-            row["algorithm"] = names.get(row["name"], row["algorithm"])
-
-    edit_index(folder, change)
 
 
 def test_lipo_leads_where_the_expert_is_of_grpo(run: Path) -> None:
@@ -214,7 +181,7 @@ def test_as_accurate_means_within_the_margin(name: str) -> None:
     row = Compared(
         lipo, grpo, ("mathvista",), (0, 1), 9, (0.5, 0.5), difference, (1.0, 2.0), replace(difference), (1.0, 1.0)
     )
-    claims = claims_of(Findings((row,), ()), ("math",), ["mathvista"])
+    claims = claims_of(Findings((row,), ()), Outcomes((lipo, grpo), (), (), ("mathvista",)))
     [claim] = [
         claim for claim in claims if claim.text == "On math, LIPO's accuracy is within 2 points of GRPO's or better"
     ]
@@ -228,24 +195,6 @@ def test_the_margin_is_named_on_the_page(recipe_run: Path) -> None:
     assert "the interval stays within a loss of 2 points" in text and "ends above −2 points" in text
 
 
-def add_mme(evaluation: Path, is_pairwise: bool) -> None:
-    """Ten images with two questions each, half of all answers right: on five images both, or on each image one."""
-    items, answers = [], []
-    for place in range(20):
-        image, question = divmod(place, 2)
-        item = BenchmarkItem(
-            str(place), "Is it? Yes or no?", "Yes", category="color", columns={"image_path": f"{image}.png"}
-        )
-        right = image < 5 if is_pairwise else question == 0
-        items.append(StoredItem(item, item.question))
-        answers.append(StoredAnswer("mme", item.index, 0, "Yes", 5, "stop", 1.0, 2.0, correct=right))
-    write_items(benchmark_folder(evaluation, "mme"), items)
-    write_answers(benchmark_folder(evaluation, "mme"), answers)
-    record = json.loads((evaluation / "evaluation.json").read_text())
-    record["benchmarks"].append("mme")
-    (evaluation / "evaluation.json").write_text(json.dumps(record))
-
-
 def test_averages_beside_the_papers_are_of_official_scores(run: Path) -> None:
     """MME gives half of an image's points for its pair: 50 with five whole pairs, 25 with none, both 50 % right."""
     keep_models(run, lambda row: row["name"] in ("base", "amm"))
@@ -254,7 +203,7 @@ def test_averages_beside_the_papers_are_of_official_scores(run: Path) -> None:
             add_mme(run / f"stages/evaluate-{name}-seed{seed}-0011aabb", name == "base")
     contents = read_contents(run)
     assert contents.outcomes.scored_otherwise == ("mme",)
-    lines = {line.name: line for line in contents.beside.merges}
+    lines = {line.kind: line for line in contents.beside.merges}
     amm = lines["amm"]
     assert amm.score == pytest.approx((62.5 + 52.5 + 77.5 + 25) / 4)
     assert lines["base"].score == pytest.approx((32.5 + 32.5 + 42.5 + 50) / 4)

@@ -78,25 +78,31 @@ def benchmark_figures(
     benchmark: Benchmark, items: Sequence[StoredItem], answers: Sequence[StoredAnswer]
 ) -> BenchmarkFigures:
     """All figures; an item without an answer counts as wrong."""
-    num_samples = 1 + max((answer.sample for answer in answers), default=0)
-    correct_SN = _verdicts(items, answers, num_samples)
-    plain = [stored.item for stored in items]
-    official = [benchmark.score(plain, row.tolist()) for row in correct_SN]
-    parts = {name: float(np.mean([row[name] for row in official])) for name in official[0]}
+    parts, correct_SN = official_figures(benchmark, items, answers)
     accuracy_N = correct_SN.mean(axis=0)
     by_category: dict[str, list[float]] = defaultdict(list)
-    for item, value in zip(plain, accuracy_N, strict=True):
-        by_category[item.category].append(float(value))
+    for stored, value in zip(items, accuracy_N, strict=True):
+        by_category[stored.item.category].append(float(value))
     return BenchmarkFigures(
         benchmark.name,
         parts.pop("score"),
         bootstrap_mean(accuracy_N),
-        num_samples,
+        len(correct_SN),
         parts,
         {name: float(np.mean(values)) for name, values in sorted(by_category.items()) if name},
         _counts(items, answers),
         answering_speed(answers),
     )
+
+
+def official_figures(
+    benchmark: Benchmark, items: Sequence[StoredItem], answers: Sequence[StoredAnswer]
+) -> tuple[dict[str, float], np.ndarray]:
+    """`score` and the other official figures, means over the samples; and the verdicts, bool [samples, items]."""
+    correct_SN = _verdicts(items, answers)
+    plain = [stored.item for stored in items]
+    rows = [benchmark.score(plain, row.tolist()) for row in correct_SN]
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}, correct_SN
 
 
 def average_score(figures: Sequence[BenchmarkFigures]) -> dict[str, object]:
@@ -112,8 +118,9 @@ def average_score(figures: Sequence[BenchmarkFigures]) -> dict[str, object]:
     }
 
 
-def _verdicts(items: Sequence[StoredItem], answers: Sequence[StoredAnswer], num_samples: int) -> np.ndarray:
+def _verdicts(items: Sequence[StoredItem], answers: Sequence[StoredAnswer]) -> np.ndarray:
     """bool [samples, items], in the items' order."""
+    num_samples = 1 + max((answer.sample for answer in answers), default=0)
     places = {stored.item.index: place for place, stored in enumerate(items)}
     correct_SN = np.zeros((num_samples, len(items)), bool)
     for answer in answers:

@@ -66,8 +66,8 @@ class Benchmark:
 
     `files` are the names its TSV goes by. `columns` must be in the file, besides index, question, answer and an image.
     `score` makes the official figures (`score` on 0-100, and parts) of one answer per item, in the items' order.
-    `group` names what belongs together (MME's pairs): a limited evaluation never tears a group. `metric` is the name of
-    a shared grading rule, empty where the benchmark has its own.
+    `group` names what belongs together (MME's pairs): a limited evaluation never tears a group, and comparisons of
+    models draw whole groups. `metric` is the name of a shared grading rule, empty where the benchmark has its own.
     """
 
     name: str

@@ -59,6 +59,11 @@ def _version(item: BenchmarkItem) -> str:
     return str(metadata.get("problem_version", "")) if isinstance(metadata, dict) else ""
 
 
+def group(item: BenchmarkItem) -> str:
+    """The problem that the versions are of; the item itself where the table does not say."""
+    return item.columns.get("problem_index") or item.index
+
+
 MATHVERSE = Benchmark(
     name="mathverse",
     files=("MathVerse_MINI.tsv", "MathVerse_MINIV.tsv", "MathVerse_MINIVOnly.tsv"),
@@ -67,4 +72,5 @@ MATHVERSE = Benchmark(
     columns=("question_type",),
     judge="compare",
     score=score,
+    group=group,
 )

@@ -9,31 +9,33 @@ import numpy as np
 
 from tinyr1v_ray.evaluation.report import paper
 from tinyr1v_ray.evaluation.report.findings import (
+    REFERENCE_MERGE,
     Compared,
     Findings,
     average_accuracy,
     average_score,
     home_benchmarks,
 )
-from tinyr1v_ray.evaluation.report.outcomes import Outcomes
+from tinyr1v_ray.evaluation.report.outcomes import Model, Outcomes
 from tinyr1v_ray.evaluation.report.trainings import Curve
 from tinyr1v_ray.evaluation.statistics import Estimate
 
 
 @dataclass(frozen=True)
 class MergeLine:
-    """One way to one model: the paper's two figures, and ours on all benchmarks and on OCR.
+    """One way to one model, by the paper's name for it: the paper's two figures, and ours on all benchmarks and on OCR.
 
     `score` and `ocr` are means of official scores, as the paper's are, on 0-100; `accuracy` is the mean of the plain
     accuracies that the tests are about. None where a benchmark is missing.
     """
 
-    name: str
+    kind: str
+    model: Model | None
     papers_average: float | None
     papers_ocr: float | None
-    score: float | None
-    accuracy: Estimate | None
-    ocr: float | None
+    score: float | None = None
+    accuracy: Estimate | None = None
+    ocr: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,11 @@ def beside_the_paper(
     """`curves` are of response lengths on `curve_domain`."""
     versus = ((domain, findings.training(domain, "lipo", "grpo")) for domain in domains)
     ocr = _ocr_benchmarks(outcomes)
-    amm = outcomes.named("amm")
+    amm = outcomes.of_paper(REFERENCE_MERGE)
     ours = {} if amm is None else {name: _official(name, row.score) for name, row in amm.outcomes.items()}
     return Beside(
         tuple((domain, row) for domain, row in versus if row is not None),
-        tuple(_merge_line(name, outcomes, ocr) for name in ("base", "task_arithmetic", "wudi", "amm", "mixture")),
+        tuple(_merge_line(kind, outcomes, ocr) for kind in ("base", "task_arithmetic", "wudi", "amm", "mixture")),
         tuple(_curve_line(algorithm, curves) for algorithm in paper.CURVE_TOKENS),
         curve_domain,
         ocr,
@@ -86,15 +88,13 @@ def _ocr_benchmarks(outcomes: Outcomes) -> tuple[str, ...]:
     return ("ocr_reasoning",) if "ocr_reasoning" in outcomes.benchmarks else home_benchmarks("ocr", outcomes)
 
 
-def _merge_line(name: str, outcomes: Outcomes, ocr_benchmarks: Sequence[str]) -> MergeLine:
-    model = outcomes.named(name)
-    papers = paper.AVERAGE_OF_TEN.get(name), paper.OCR_REASONING.get(name)
+def _merge_line(kind: str, outcomes: Outcomes, ocr_benchmarks: Sequence[str]) -> MergeLine:
+    model = outcomes.of_paper(kind)
+    papers = paper.AVERAGE_OF_TEN.get(kind), paper.OCR_REASONING.get(kind)
     if model is None:
-        return MergeLine(name, *papers, None, None, None)
-    accuracy = average_accuracy(model, outcomes.benchmarks)
-    return MergeLine(
-        name, *papers, average_score(model, outcomes.benchmarks), accuracy, average_score(model, ocr_benchmarks)
-    )
+        return MergeLine(kind, model, *papers)
+    score, accuracy = average_score(model, outcomes.benchmarks), average_accuracy(model, outcomes.benchmarks)
+    return MergeLine(kind, model, *papers, score, accuracy, average_score(model, ocr_benchmarks))
 
 
 def _curve_line(algorithm: str, curves: Sequence[Curve]) -> CurveLine:

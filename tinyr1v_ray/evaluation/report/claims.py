@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from tinyr1v_ray.evaluation.comparison import Difference
-from tinyr1v_ray.evaluation.report.findings import Compared, Findings
+from tinyr1v_ray.evaluation.report.findings import Compared, Findings, domains_of
+from tinyr1v_ray.evaluation.report.outcomes import Outcomes
 
 Verdict = Literal["holds", "opposite", "open", "missing"]
 
@@ -30,22 +31,21 @@ class Claim:
     only_seed: int | None = None
 
 
-def claims_of(
-    findings: Findings, domains: tuple[str, ...], scored_otherwise: Collection[str] = frozenset()
-) -> list[Claim]:
-    """All claims, those about trainings domain by domain where LIPO and GRPO were both trained.
-
-    `scored_otherwise` are benchmarks whose official score is not the plain accuracy that is tested.
-    """
+def claims_of(findings: Findings, outcomes: Outcomes) -> list[Claim]:
+    """All claims, those about trainings domain by domain where LIPO and GRPO were both trained."""
     rows = []
-    for domain in domains:
+    for domain in domains_of(outcomes):
         versus = findings.training(domain, "lipo", "grpo")
         if versus is not None:
             rows.append(_shorter(domain, versus))
-            rows.append(_as_accurate(domain, versus, scored_otherwise))
+            rows.append(_as_accurate(domain, versus, outcomes))
     if not rows:
         rows.append(_missing("LIPO's answers are shorter than GRPO's, at equal or better accuracy"))
-    return rows + [_merge_claim(findings.merge(row[0], row[1]), *row[2:], scored_otherwise) for row in _MERGE_CLAIMS]
+    for after, before, sign, text, papers in _MERGE_CLAIMS:
+        pair = outcomes.of_paper(after), outcomes.of_paper(before)
+        row = findings.merge(pair[0].name, pair[1].name) if pair[0] and pair[1] else None
+        rows.append(_missing(text, papers) if row is None else _merge_claim(row, sign, text, papers, outcomes))
+    return rows
 
 
 _MERGE_CLAIMS = (
@@ -55,7 +55,7 @@ _MERGE_CLAIMS = (
     ("amm", "mixture", 1, "AMM is better than training on the mixture", "OCR-Reasoning 16.2 against 12.8"),
     ("task_arithmetic", "base", -1, "Task arithmetic falls below the base", "average 46.7 against 47.8"),
 )
-"""After, before, the paper's sign, the claim, the paper's figures."""
+"""The kinds after and before, the paper's sign, the claim, the paper's figures."""
 
 
 def describe_accuracy(row: Compared) -> str:
@@ -115,28 +115,26 @@ def _shorter(domain: str, row: Compared) -> Claim:
     return Claim(text, papers, ours, verdict, _only_seed(row))
 
 
-def _as_accurate(domain: str, row: Compared, scored_otherwise: Collection[str]) -> Claim:
+def _as_accurate(domain: str, row: Compared, outcomes: Outcomes) -> Claim:
     """It holds where the interval ends above minus the margin; only a loss that is called one speaks against it."""
     low_points, margin = 100 * row.accuracy.estimate.low, f"{MARGIN_POINTS:g} points"
     is_within = low_points > -MARGIN_POINTS
     reach = f"the interval {'stays within' if is_within else 'reaches beyond'} a loss of {margin}"
     verdict: Verdict = "holds" if is_within else "opposite" if row.accuracy.sign < 0 else "open"
-    ours = f"{_what(row, scored_otherwise)}{describe_accuracy(row)}; {reach}; {called(row.accuracy, row.seeds)}."
+    ours = f"{_what(row, outcomes)}{describe_accuracy(row)}; {reach}; {called(row.accuracy, row.seeds)}."
     papers = "+0.4 points on MathVista, +2.5 on MathVision"
     text = f"On {domain}, LIPO's accuracy is within {margin} of GRPO's or better"
     return Claim(text, papers, ours, verdict, _only_seed(row))
 
 
-def _merge_claim(row: Compared | None, sign: int, text: str, papers: str, scored_otherwise: Collection[str]) -> Claim:
-    if row is None:
-        return _missing(text, papers)
-    ours = f"{_what(row, scored_otherwise)}{describe_accuracy(row)}; {called(row.accuracy, row.seeds)}."
+def _merge_claim(row: Compared, sign: int, text: str, papers: str, outcomes: Outcomes) -> Claim:
+    ours = f"{_what(row, outcomes)}{describe_accuracy(row)}; {called(row.accuracy, row.seeds)}."
     return Claim(text, papers, ours, _verdict(row.accuracy, sign), _only_seed(row))
 
 
-def _what(row: Compared, scored_otherwise: Collection[str]) -> str:
+def _what(row: Compared, outcomes: Outcomes) -> str:
     """What the figures are of, where it is not plain."""
-    is_other = not set(row.benchmarks).isdisjoint(scored_otherwise)
+    is_other = not set(row.benchmarks).isdisjoint(outcomes.scored_otherwise)
     kind = "plain accuracy, not the official score" if is_other else ""
     if len(row.benchmarks) == 1:
         return f"{kind.capitalize()}: " if kind else ""

@@ -75,7 +75,7 @@ def read_contents(run: Path) -> Contents:
         labels=labels,
         domains=domains,
         findings=findings,
-        claims=claims_of(findings, domains, outcomes.scored_otherwise),
+        claims=claims_of(findings, outcomes),
         rows=tables.model_rows(outcomes),
         beside=beside_the_paper(outcomes, findings, domains, lengths, curve_domain),
         trainings=trainings,

@@ -10,7 +10,7 @@ from typing import Any
 
 from tinyr1v_ray.config.evaluate import UserBenchmarkSettings
 from tinyr1v_ray.errors import DataError
-from tinyr1v_ray.evaluation.benchmarks.figures import benchmark_figures
+from tinyr1v_ray.evaluation.benchmarks.figures import official_figures
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
 from tinyr1v_ray.evaluation.benchmarks.registry import find_benchmark
 from tinyr1v_ray.evaluation.benchmarks.stored import (
@@ -32,10 +32,11 @@ _EQUAL_POINTS = 1e-6
 class Answered:
     """Items and answers of one model, seed and benchmark; `score` is the official figure on 0-100.
 
-    `is_plain` says whether that is the share of right items.
+    `is_plain` says whether that is the share of right items. `groups` says of each item what it belongs to.
     """
 
     items: tuple[StoredItem, ...]
+    groups: tuple[str, ...]
     answers: tuple[StoredAnswer, ...]
     score: float
     is_plain: bool
@@ -70,9 +71,10 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Answered], list[str]]:
 def _answered(
     benchmark: Benchmark, items: Sequence[StoredItem], answers: Sequence[StoredAnswer], images: Path
 ) -> Answered:
-    figures = benchmark_figures(benchmark, items, answers)
-    is_plain = abs(figures.score - 100 * figures.accuracy.value) < _EQUAL_POINTS
-    return Answered(tuple(items), tuple(answers), figures.score, is_plain, images)
+    figures, correct_SN = official_figures(benchmark, items, answers)
+    is_plain = abs(figures["score"] - 100 * correct_SN.mean()) < _EQUAL_POINTS
+    groups = tuple(benchmark.group(stored.item) for stored in items)
+    return Answered(tuple(items), groups, tuple(answers), figures["score"], bool(is_plain), images)
 
 
 def _said(found: dict[str, Answered], lost: dict[str, tuple[int, int]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from tinyr1v_ray.evaluation.statistics import Estimate
 
 REFERENCE_MERGE = "amm"
 ALGORITHMS = ("lipo", "grpo", "dapo", "dr_grpo")
+_Tokens = tuple[list[np.ndarray], list[np.ndarray], list[list[str]]]
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def compare(after: Model, before: Model, benchmarks: Sequence[str]) -> Compared 
     if not seeds:
         return None
     late, early = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    accuracy = crossed_difference([row.correct_SN for row in early], [row.correct_SN for row in late])
+    groups = [row.groups for row in late]
+    accuracy = crossed_difference([row.correct_SN for row in early], [row.correct_SN for row in late], groups)
     tokens = _asked_by_both(early, late)
     return Compared(
         after,
@@ -126,35 +129,36 @@ def compare(after: Model, before: Model, benchmarks: Sequence[str]) -> Compared 
 
 
 def average_accuracy(model: Model, benchmarks: Sequence[str]) -> Estimate | None:
-    """Mean over benchmarks with its interval; None when the model lacks one of them or seeds differ among them."""
-    return _average(
-        [model.outcomes[name] for name in benchmarks if name in model.outcomes], len(benchmarks), "correct_SN"
-    )
+    """Mean over benchmarks with its interval, over the seeds that have answered them all; None where none has."""
+    return _average(_with_shared_seeds(model, benchmarks), "correct_SN")
 
 
 def average_tokens(model: Model, benchmarks: Sequence[str]) -> Estimate | None:
     """Tokens per answer, mean over benchmarks, with its interval; None as above or where nothing was asked."""
-    return _average(
-        [model.outcomes[name] for name in benchmarks if name in model.outcomes], len(benchmarks), "tokens_SN"
-    )
+    return _average(_with_shared_seeds(model, benchmarks), "tokens_SN")
 
 
 def average_score(model: Model, benchmarks: Sequence[str]) -> float | None:
     """Mean of the official scores on 0-100, MME's sum over 28: the paper's average where these are its ten."""
-    if not benchmarks or not all(name in model.outcomes for name in benchmarks):
-        return None
-    return float(np.mean([model.outcomes[name].score for name in benchmarks]))
+    rows = _with_shared_seeds(model, benchmarks)
+    return float(np.mean([row.score for row in rows])) if rows else None
 
 
-def _average(rows: Sequence[Outcome], num_wanted: int, part: str) -> Estimate | None:
-    if len(rows) < num_wanted or not rows:
+def _with_shared_seeds(model: Model, benchmarks: Sequence[str]) -> list[Outcome]:
+    """What the seeds answered that have answered all of the benchmarks; empty where none has."""
+    if not all(name in model.outcomes for name in benchmarks):
+        return []
+    return [row for row, _ in paired(model, model, benchmarks)[1]]
+
+
+def _average(rows: Sequence[Outcome], part: str) -> Estimate | None:
+    asked = [np.isfinite(getattr(row, part)).all(axis=0) for row in rows]
+    if not rows or not all(asked_N.any() for asked_N in asked):
         return None
-    shared = set.intersection(*(set(row.seeds) for row in rows))
-    tables = []
-    for row in rows:
-        table = getattr(row, part)[[seed in shared for seed in row.seeds]]
-        tables.append(table[:, np.isfinite(table).all(axis=0)])
-    return crossed_mean(tables) if all(table.size for table in tables) else None
+    return crossed_mean(
+        [getattr(row, part)[:, asked_N] for row, asked_N in zip(rows, asked, strict=True)],
+        [list(compress(row.groups, asked_N)) for row, asked_N in zip(rows, asked, strict=True)],
+    )
 
 
 def _training_rows(outcomes: Outcomes) -> list[Compared]:
@@ -162,8 +166,7 @@ def _training_rows(outcomes: Outcomes) -> list[Compared]:
 
     Specialists that another algorithm than the leading one made are compared with the base as well.
     """
-    base = next((model for model in outcomes.models if model.role == "base"), None)
-    rows = []
+    base, rows = outcomes.of_paper("base"), []
     for domain in domains_of(outcomes):
         lead, home = lead_of(domain, outcomes), home_benchmarks(domain, outcomes)
         if lead is None:
@@ -180,14 +183,14 @@ def _training_rows(outcomes: Outcomes) -> list[Compared]:
 
 def _merge_rows(outcomes: Outcomes) -> list[Compared]:
     """AMM against every other model for all domains, against each specialist at home; task arithmetic against base."""
-    amm, rows = outcomes.named(REFERENCE_MERGE), []
+    amm, rows = outcomes.of_paper(REFERENCE_MERGE), []
     if amm is not None:
         others = [m for m in outcomes.models if m is not amm and m.is_for_all]
         rows += [compare(amm, other, outcomes.benchmarks) for other in others]
         for domain in domains_of(outcomes):
             if specialist := specialist_of(domain, outcomes):
                 rows.append(compare(amm, specialist, home_benchmarks(domain, outcomes)))
-    base, plain = outcomes.named("base"), outcomes.named("task_arithmetic")
+    base, plain = outcomes.of_paper("base"), outcomes.of_paper("task_arithmetic")
     if base is not None and plain is not None:
         rows.append(compare(plain, base, outcomes.benchmarks))
     return [row for row in rows if row is not None]
@@ -201,18 +204,17 @@ def _with_holm(rows: Sequence[Compared]) -> tuple[Compared, ...]:
     )
 
 
-def _asked_by_both(
-    early: Sequence[Outcome], late: Sequence[Outcome]
-) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
-    """Token tables of the items that both were asked with every seed; None when there is none."""
-    tables: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+def _asked_by_both(early: Sequence[Outcome], late: Sequence[Outcome]) -> _Tokens | None:
+    """Token tables, before and after, of the items that both were asked with every seed; None when there is none."""
+    tokens: _Tokens = ([], [], [])
     for one, other in zip(early, late, strict=True):
         finite_N = np.isfinite(one.tokens_SN).all(axis=0) & np.isfinite(other.tokens_SN).all(axis=0)
         if not finite_N.any():
             return None
-        tables[0].append(one.tokens_SN[:, finite_N])
-        tables[1].append(other.tokens_SN[:, finite_N])
-    return tables
+        tokens[0].append(one.tokens_SN[:, finite_N])
+        tokens[1].append(other.tokens_SN[:, finite_N])
+        tokens[2].append(list(compress(one.groups, finite_N)))
+    return tokens
 
 
 def _mean(tables: Sequence[np.ndarray]) -> float:

@@ -34,7 +34,7 @@ def read_geometry(recipe: Recipe) -> Geometry | None:
     """Of one merge a seed (AMM's where it is there: all merges of a seed have the same experts); None without any."""
     reports = {}
     merged = [entry for entry in recipe.entries if entry.merge is not None]
-    for entry in sorted(merged, key=lambda entry: entry.name != REFERENCE_MERGE):
+    for entry in sorted(merged, key=lambda entry: entry.algorithm != REFERENCE_MERGE):
         if entry.seed not in reports and (report := _read(entry.merge)) is not None:
             reports[entry.seed] = report
     seeds = tuple(sorted(reports))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tinyr1v_ray.evaluation.report.outcomes import Model
 
 ALGORITHM_NAMES = {"lipo": "LIPO", "grpo": "GRPO", "dapo": "DAPO", "dr_grpo": "Dr. GRPO"}
-_KNOWN = {
+KNOWN_NAMES = {
     "amm": "AMM",
     "wudi": "WUDI",
     "average": "Average",
@@ -35,11 +35,14 @@ def labels_of(models: Sequence[Model]) -> dict[str, str]:
 def _label(model: Model) -> str:
     if model.role == "base":
         return "Base"
-    if model.name in _KNOWN and model.is_for_all:
-        return _KNOWN[model.name]
     if model.home:
         how = ALGORITHM_NAMES.get(model.algorithm, model.algorithm)
         swept = model.role == "baseline" and model.algorithm == "lipo" and model.boost is not None
         return f"{how} on {model.home}, boost\N{NO-BREAK SPACE}{model.boost:g}" if swept else f"{how} on {model.home}"
+    is_merge = model.role == "merged"
+    if is_merge and model.algorithm in KNOWN_NAMES and not model.name.startswith(model.algorithm):
+        return f"{KNOWN_NAMES[model.algorithm]} ({model.name})"
+    if model.name in KNOWN_NAMES and (is_merge or model.name in ("mixture", "sequential")):
+        return KNOWN_NAMES[model.name]
     words = model.name.replace("_", " ")
     return words[:1].upper() + words[1:]

@@ -19,17 +19,27 @@ class Outcome:
     """One model on one benchmark. Columns are items in the order of `indexes`, rows are `seeds`.
 
     `correct_SN` is the mean over samples, `first_SN` the first sample's verdict, `tokens_SN` the mean tokens of an
-    answer and NaN where the item was not asked. `score` is the mean over seeds of the official figure.
+    answer and NaN where the item was not asked. `groups` says of each item what it belongs to.
     """
 
     seeds: tuple[int, ...]
     indexes: tuple[str, ...]
     categories: tuple[str, ...]
+    groups: tuple[str, ...]
     correct_SN: np.ndarray
     first_SN: np.ndarray
     tokens_SN: np.ndarray
-    score: float
     by_seed: Mapping[int, Answered]
+
+    @property
+    def score(self) -> float:
+        """Mean over seeds of the official figure on 0-100."""
+        return float(np.mean([self.by_seed[seed].score for seed in self.seeds]))
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether some of the items belong together."""
+        return len(set(self.groups)) < len(self.groups)
 
     @property
     def accuracy(self) -> float:
@@ -72,6 +82,14 @@ class Model:
         return self.entries[0].home
 
     @property
+    def kind(self) -> str:
+        """`base`, `mixture` (trained on several domains at once), or the method of a merge; empty for all others."""
+        if self.role == "merged":
+            return self.algorithm
+        is_mixture = self.role == "baseline" and self.is_for_all and not self.entries[0].start_from
+        return "mixture" if is_mixture else "base" if self.role == "base" else ""
+
+    @property
     def is_for_all(self) -> bool:
         """Whether it is meant for all domains: the base, a merge, a training on several at once or in turn."""
         return not self.home
@@ -89,9 +107,21 @@ class Outcomes:
     remarks: tuple[str, ...]
     scored_otherwise: tuple[str, ...]
 
-    def named(self, name: str) -> Model | None:
-        """The model of a name, if it has answered anything."""
-        return next((model for model in self.models if model.name == name and model.outcomes), None)
+    @property
+    def grouped(self) -> tuple[str, ...]:
+        """Benchmarks some of whose items belong together."""
+        found = {name for model in self.models for name, outcome in model.outcomes.items() if outcome.is_grouped}
+        return tuple(name for name in self.benchmarks if name in found)
+
+    def of_paper(self, kind: str) -> Model | None:
+        """The model that the paper calls by this kind, if it has answered anything.
+
+        Of several of the kind it is the one whose name is the kind's, else none of them: which is meant is not known.
+        """
+        found = [model for model in self.models if model.kind == kind]
+        if len(found) > 1:
+            found = [model for model in found if model.name == kind]
+        return found[0] if found and found[0].outcomes else None
 
 
 def read_outcomes(recipe: Recipe) -> Outcomes:
@@ -157,27 +187,28 @@ def _not_evaluated(waiting: Mapping[str, Sequence[int]], by_name: Mapping[str, S
 
 
 def outcome_of(by_seed: Mapping[int, Answered]) -> Outcome:
-    """Tables over the items that every seed was asked; an item without an answer counts as wrong."""
+    """Tables over the items that every seed was asked; what could not be asked counts as wrong and has no tokens."""
     seeds = tuple(sorted(by_seed))
     shared = set.intersection(*({row.item.index for row in by_seed[seed].items} for seed in seeds))
-    kept = [row.item for row in by_seed[seeds[0]].items if row.item.index in shared]
-    places = {item.index: place for place, item in enumerate(kept)}
+    first = by_seed[seeds[0]]
+    kept = [(row.item, group) for row, group in zip(first.items, first.groups, strict=True) if row.item.index in shared]
+    places = {item.index: place for place, (item, _) in enumerate(kept)}
     tables = [_tables(by_seed[seed].answers, places) for seed in seeds]
     return Outcome(
         seeds,
         tuple(places),
-        tuple(item.category for item in kept),
+        tuple(item.category for item, _ in kept),
+        tuple(group for _, group in kept),
         np.stack([table[0] for table in tables]),
         np.stack([table[1] for table in tables]),
         np.stack([table[2] for table in tables]),
-        float(np.mean([by_seed[seed].score for seed in seeds])),
         by_seed,
     )
 
 
 def _tables(answers: Sequence[StoredAnswer], places: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of one seed: mean correctness, the first sample's verdict, mean tokens; each [N]."""
-    num_samples = 1 + max((answer.sample for answer in answers), default=0)
+    num_samples = 1 + max(answer.sample for answer in answers)
     correct_N, first_N = np.zeros(len(places)), np.zeros(len(places), bool)
     tokens_N, num_asked_N = np.zeros(len(places)), np.zeros(len(places))
     for answer in answers:
@@ -221,9 +252,9 @@ def _cut(outcome: Outcome, seeds: set[int], indexes: Sequence[str]) -> Outcome:
         tuple(outcome.seeds[row] for row in rows),
         tuple(indexes),
         tuple(outcome.categories[column] for column in columns),
+        tuple(outcome.groups[column] for column in columns),
         outcome.correct_SN[grid],
         outcome.first_SN[grid],
         outcome.tokens_SN[grid],
-        outcome.score,
         outcome.by_seed,
     )

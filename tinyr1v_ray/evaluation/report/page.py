@@ -15,7 +15,7 @@ from tinyr1v_ray.evaluation.report import paper
 from tinyr1v_ray.evaluation.report.claims import MARGIN_POINTS, p_text, signed, specialist_sentences
 from tinyr1v_ray.evaluation.report.contents import Contents, read_contents
 from tinyr1v_ray.evaluation.report.figures import figures_of
-from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES
+from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES, KNOWN_NAMES
 from tinyr1v_ray.evaluation.report.pictures import pictures_of
 from tinyr1v_ray.evaluation.report.reading import visible
 from tinyr1v_ray.evaluation.report.tables import merge_rows
@@ -76,6 +76,7 @@ def render(contents: Contents) -> str:
         pictures=pictures_of(contents),
         merge_rows=merge_rows(contents.rows),
         algorithm_names=ALGORITHM_NAMES,
+        known_names=KNOWN_NAMES,
         sentences=specialist_sentences(contents.findings, contents.labels),
         num_resamples=NUM_RESAMPLES,
         margin_points=MARGIN_POINTS,

@@ -8,6 +8,7 @@ from statistics import fmean
 from tinyr1v_ray.evaluation.report import charts
 from tinyr1v_ray.evaluation.report.chart import Picture
 from tinyr1v_ray.evaluation.report.contents import FIGURES, Contents
+from tinyr1v_ray.evaluation.report.findings import REFERENCE_MERGE
 from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES
 from tinyr1v_ray.evaluation.report.tables import FrontierRow, merge_rows
 
@@ -26,8 +27,9 @@ def pictures_of(contents: Contents) -> dict[str, list[Picture]]:
     for domain, rows in contents.frontiers.items():
         points = [charts.Point(_point_label(row), row.family, row.tokens, row.accuracy) for row in rows]
         found["frontier"].append(charts.frontier_chart(points, domain))
+    amm = contents.outcomes.of_paper(REFERENCE_MERGE)
     averages = [
-        (_short(contents.labels[row.model.name]), row.accuracy, row.model.name == "amm")
+        (_short(contents.labels[row.model.name]), row.accuracy, row.model is amm)
         for row in merge_rows(contents.rows)
         if row.accuracy is not None and row.model.role != "specialist"
     ]

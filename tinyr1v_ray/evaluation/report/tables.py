@@ -18,7 +18,7 @@ from tinyr1v_ray.evaluation.report.findings import (
     specialist_of,
     sweep_of,
 )
-from tinyr1v_ray.evaluation.report.outcomes import Model, Outcomes
+from tinyr1v_ray.evaluation.report.outcomes import Model, Outcomes, paired
 from tinyr1v_ray.evaluation.report.paper import domain_of
 from tinyr1v_ray.evaluation.statistics import Estimate
 
@@ -77,13 +77,10 @@ def model_rows(outcomes: Outcomes) -> list[ModelRow]:
 
 
 def _model_row(model: Model, outcomes: Outcomes) -> ModelRow:
-    cells = {}
-    for name, outcome in model.outcomes.items():
-        specialist = specialist_of(domain_of(name), outcomes)
-        retention = None
-        if specialist is not None and name in specialist.outcomes and specialist.outcomes[name].accuracy > 0:
-            retention = outcome.accuracy / specialist.outcomes[name].accuracy
-        cells[name] = Cell(name, outcome.accuracy, outcome.tokens, retention)
+    cells = {
+        name: Cell(name, outcome.accuracy, outcome.tokens, _retention(model, name, outcomes))
+        for name, outcome in model.outcomes.items()
+    }
     kept = [cell.retention for cell in cells.values() if cell.retention is not None]
     is_whole = len(cells) == len(outcomes.benchmarks)
     return ModelRow(
@@ -94,6 +91,15 @@ def _model_row(model: Model, outcomes: Outcomes) -> ModelRow:
         average_tokens(model, outcomes.benchmarks),
         float(np.mean(kept)) if kept and is_whole else None,
     )
+
+
+def _retention(model: Model, name: str, outcomes: Outcomes) -> float | None:
+    """Accuracy over the specialist's, of the seeds and items that both have answered."""
+    specialist = specialist_of(domain_of(name), outcomes)
+    if specialist is None or name not in specialist.outcomes:
+        return None
+    _, pairs = paired(model, specialist, [name])
+    return pairs[0][0].accuracy / pairs[0][1].accuracy if pairs and pairs[0][1].accuracy > 0 else None
 
 
 def merge_rows(rows: Sequence[ModelRow]) -> list[ModelRow]:

@@ -1,0 +1,62 @@
+"""What tests change in a recipe's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
+from tinyr1v_ray.evaluation.benchmarks.stored import (
+    StoredAnswer,
+    StoredItem,
+    benchmark_folder,
+    write_answers,
+    write_items,
+)
+
+
+def edit_index(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Another recipe.json."""
+    index = json.loads((folder / "recipe.json").read_text())
+    change(index)
+    (folder / "recipe.json").write_text(json.dumps(index))
+
+
+def set_state(folder: Path, state: str, *ids: str) -> None:
+    """What became of some stages."""
+    edit_index(folder, lambda index: [row.update(state=state) for row in index["stages"] if row["id"] in ids])
+
+
+def keep_models(folder: Path, is_kept: Callable[[dict[str, Any]], bool]) -> None:
+    """The recipe lists no other models."""
+    edit_index(folder, lambda index: index.update(models=[row for row in index["models"] if is_kept(row)]))
+
+
+def rename_algorithms(folder: Path, **names: str) -> None:
+    """Models of these names are by other algorithms or merge methods."""
+
+    def change(index: dict[str, Any]) -> None:
+        for row in index["models"]:
+            row["algorithm"] = names.get(row["name"], row["algorithm"])
+
+    edit_index(folder, change)
+
+
+def add_mme(evaluation: Path, is_pairwise: bool) -> None:
+    """Ten images with two questions each, half of all answers right: on five images both, or on each image one."""
+    items, answers = [], []
+    for place in range(20):
+        image, question = divmod(place, 2)
+        item = BenchmarkItem(
+            str(place), "Is it? Yes or no?", "Yes", category="color", columns={"image_path": f"{image}.png"}
+        )
+        right = image < 5 if is_pairwise else question == 0
+        items.append(StoredItem(item, item.question))
+        answers.append(StoredAnswer("mme", item.index, 0, "Yes", 5, "stop", 1.0, 2.0, correct=right))
+    write_items(benchmark_folder(evaluation, "mme"), items)
+    write_answers(benchmark_folder(evaluation, "mme"), answers)
+    record = json.loads((evaluation / "evaluation.json").read_text())
+    record["benchmarks"].append("mme")
+    (evaluation / "evaluation.json").write_text(json.dumps(record))
