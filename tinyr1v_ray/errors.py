@@ -57,6 +57,10 @@ class MergeError(TinyR1VError, ValueError):
     exit_code = 2
 
 
+class MergeInputError(MergeError):
+    """Found while merging: what was given cannot be merged, so what is merged of it already is of no use."""
+
+
 class RolloutError(TinyR1VError, RuntimeError):
     """A rollout engine failed."""
 

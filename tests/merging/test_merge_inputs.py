@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from whole_matrix import merged_matrix
 
 from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
 from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.merging import plan as plan_room
 from tinyr1v_ray.merging import safetensors_file
-from tinyr1v_ray.merging.baselines import merge_matrix
 from tinyr1v_ray.merging.local_run import run_in_threads
 from tinyr1v_ray.merging.schedule import Bundle
 from tinyr1v_ray.merging.session import BundleResult, PreparedMerge, Silent, prepare_merge, run_merge
@@ -67,9 +67,10 @@ def test_a_merge_of_files_is_the_library_s_merge_of_matrices(
     base, *experts = (load_file(model / "model.safetensors")[UP] for model in models)
     (task,) = prepared.plan.tasks
     for name, recipe in MATRIX.items():
-        layer = merge_matrix([expert - base for expert in experts], RecipeConfig.model_validate(recipe), task.name)
+        vectors = [expert - base for expert in experts]
+        delta = merged_matrix(vectors, RecipeConfig.model_validate(recipe), task.name)
         merged = load_file(tmp_path / "merged" / name / "model.safetensors")[UP]
-        assert torch.equal(merged, base + layer.task_vector), name
+        assert torch.equal(merged, base + delta), name
 
 
 def count_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:

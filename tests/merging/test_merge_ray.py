@@ -6,7 +6,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -76,14 +76,25 @@ def workers() -> list[psutil.Process]:
 class Striking(Silent):
     """Calls `strike` in a thread of its own after a few bundles; says whether it did."""
 
-    def __init__(self, strike: object, after: set[int]) -> None:
-        self.strike, self.after, self.seen, self.strikes = strike, after, 0, 0
+    def __init__(self, strike: Callable[[], None], after: set[int]) -> None:
+        self.strike, self.after, self.seen = strike, after, 0
+        self.seen_when_struck: list[int] = []
+        self._threads: list[threading.Thread] = []
 
     def on_result(self, result: BundleResult) -> None:
         self.seen += 1
         if self.seen in self.after:
-            self.strikes += 1
-            threading.Thread(target=self.strike).start()  # type: ignore[arg-type]
+            self._threads.append(threading.Thread(target=self._strike))
+            self._threads[-1].start()
+
+    def _strike(self) -> None:
+        self.strike()
+        self.seen_when_struck.append(self.seen)
+
+    def require_struck_while_running(self) -> None:
+        for thread in self._threads:
+            thread.join(60)
+        assert len(self.seen_when_struck) == len(self.after) and min(self.seen_when_struck) < self.seen
 
 
 def test_workers_killed_at_random_moments(cluster: Cluster, config: dict, slow_bytes: bytes) -> None:
@@ -100,22 +111,17 @@ def test_workers_killed_at_random_moments(cluster: Cluster, config: dict, slow_b
 
     listener = Striking(strike, {1, 2})
     assert merge(config | {"recipe": SLOW}, 2, listener) == slow_bytes
+    listener.require_struck_while_running()
     assert killed
 
 
 def test_a_lost_node(cluster: Cluster, config: dict, slow_bytes: bytes) -> None:
     node = cluster.add_node(num_cpus=4, object_store_memory=80 << 20)
     cluster.wait_for_nodes()
-    lost = threading.Event()
-
-    def strike() -> None:
-        cluster.remove_node(node, allow_graceful=False)
-        lost.set()
-
-    listener = Striking(strike, {2})
+    listener = Striking(lambda: cluster.remove_node(node, allow_graceful=False), {2})
     # more workers than one node holds, so that both nodes have some
     assert merge(config | {"recipe": SLOW}, 5, listener) == slow_bytes
-    assert lost.wait(30)
+    listener.require_struck_while_running()
 
 
 def test_a_task_that_always_kills_its_worker(
@@ -174,7 +180,9 @@ def test_workers_find_the_user_s_own_method_and_refuse_another(
     module.write_text(LOWEST.replace("min", "max"))
     with pytest.raises(MergeError, match="merges_for_workers:lowest has another source here"):
         merge_job.run_merge_job(prepared)
-    assert not (tmp_path / "merged").exists() and not (tmp_path / ".merged.partial").exists()
+    assert not (tmp_path / "merged").exists()
+    module.write_text(LOWEST)
+    assert merge(config, 2) == here
 
 
 def test_more_cpus_than_any_node_has(cluster: Cluster, config: dict) -> None:

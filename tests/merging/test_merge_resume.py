@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +136,16 @@ def test_a_merge_killed_after_its_last_rename_is_finished(settings: dict, tmp_pa
     assert not (tmp_path / ".merged.partial").exists()
     with pytest.raises(RunFolderError, match="exists"):
         run(settings | {"resume": False})
+
+
+def test_a_finished_merge_with_other_files_beside_its_weights_is_another(settings: dict, tmp_path: Path) -> None:
+    expert = shutil.copytree(settings["experts"][0], tmp_path / "expert")
+    (expert / "chat_template.jinja").write_text("another")
+    settings["experts"] = [str(expert), *settings["experts"][1:]]
+    run(settings)
+    run(settings)
+    with pytest.raises(RunFolderError, match="exists"):
+        run(settings | {"donor": "0"})
 
 
 def test_other_settings_or_inputs_do_not_continue(settings: dict, tmp_path: Path, experts: list[Path]) -> None:

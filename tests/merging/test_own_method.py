@@ -192,3 +192,18 @@ def test_a_method_that_fails_on_a_later_layer_leaves_nothing(merge_here: Merge, 
     with pytest.raises(TinyR1VError, match=r"some_merges:small_only on \S+\.weight returned a tensor"):
         merge_here(recipe=own("small_only"))
     assert not list(tmp_path.glob("*merged")) and not list(tmp_path.glob(".*partial"))
+
+
+def test_a_method_that_raises_late_leaves_what_is_merged_already(merge_here: Merge, tmp_path: Path) -> None:
+    """It may have lacked memory; the same merge goes on."""
+    (tmp_path / "some_merges.py").write_text(
+        METHODS + "\nimport pathlib\n\ndef lacks_memory(task_vectors):\n"
+        f"    if task_vectors[0].numel() > 3000 and not pathlib.Path({str(tmp_path / 'more')!r}).exists():\n"
+        "        raise MemoryError('no more')\n"
+        "    return task_vectors[0]\n"
+    )
+    with pytest.raises(TinyR1VError, match=r"some_merges:lacks_memory on \S+\.weight raised MemoryError: no more"):
+        merge_here(recipe=own("lacks_memory"))
+    assert list(tmp_path.glob(".*partial"))
+    (tmp_path / "more").touch()
+    assert merge_here(recipe=own("lacks_memory")).counts

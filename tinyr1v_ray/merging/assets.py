@@ -150,25 +150,22 @@ def _eos_of(path: Path) -> list[int]:
     return [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)]
 
 
-def write_assets(donor: Path, others: Sequence[Path], target: Path, output_dtype: str) -> list[str]:
-    """Copy the donor's files into `target`; returns the names written."""
-    written = []
-    for source in sorted(donor.iterdir()):
-        if source.is_file() and source.suffix in _SUFFIXES and source.name.startswith(_STEMS):
-            (target / source.name).write_bytes(source.read_bytes())
-            written.append(source.name)
-    config = _with_dtype(read_json(donor / "config.json"), output_dtype)
-    _write_json(target / "config.json", config)
-    written.append("config.json")
+def make_assets(donor: Path, others: Sequence[Path], output_dtype: str) -> dict[str, bytes]:
+    """The merged model's files, name -> content: the donor's, with the output's type and the end ids of `others`."""
+    made = {
+        source.name: source.read_bytes()
+        for source in sorted(donor.iterdir())
+        if source.is_file() and source.suffix in _SUFFIXES and source.name.startswith(_STEMS)
+    }
+    made["config.json"] = _as_json(_with_dtype(read_json(donor / "config.json"), output_dtype))
     path = donor / "generation_config.json"
     generation = read_json(path) if path.is_file() else {}
     ids = end_of_sequence_ids([donor, *others])
     if ids:
         generation["eos_token_id"] = ids if len(ids) > 1 else ids[0]
     if generation:
-        _write_json(target / "generation_config.json", generation)
-        written.append("generation_config.json")
-    return written
+        made["generation_config.json"] = _as_json(generation)
+    return made
 
 
 def _with_dtype(config: dict[str, Any], output_dtype: str) -> dict[str, Any]:
@@ -186,5 +183,5 @@ def _with_nested(value: Any, output_dtype: str) -> Any:
     }
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _as_json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

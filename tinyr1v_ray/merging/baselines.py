@@ -7,9 +7,10 @@ dare             drop entries at random, rescale, then scale * sum (arXiv 2311.0
 iso_c            the sum with all singular values set to their mean (arXiv 2502.04959), matrices only
 function         the user's own (`own_method.py`), matrices only
 
-All but the last two work entry by entry and so on any block of a tensor, given what must be known of the whole tensor
-first (TIES' thresholds): `BlockMerger` is fed block by block and holds nothing but a block. How a tensor is cut
-(`blocks.py`) belongs to the definition: DARE's masks are seeded by tensor, expert and block.
+All but the last two (`plan.ENTRYWISE`) work entry by entry and so on any block of a tensor, given what must be known
+of the whole tensor first (TIES' thresholds): `BlockMerger` is fed block by block and holds nothing but a block. How a
+tensor is cut (`blocks.py`) belongs to the definition: DARE's masks are seeded by tensor, expert and block. The others
+(`plan.SOLVED`) need a whole matrix: `merge_matrix`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ from torch import Tensor
 
 from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.merging.amm import MergedLayer, merge_task_vectors
-from tinyr1v_ray.merging.blocks import row_blocks
 from tinyr1v_ray.merging.own_method import FUNCTION, merge_by_function
-from tinyr1v_ray.merging.task_vectors import Vectors, dense, total
+from tinyr1v_ray.merging.task_vectors import Vectors, total
 
 _LOW_BITS = 16
 _MAGNITUDE = 0x7FFFFFFF
@@ -35,7 +35,7 @@ Blocks = Callable[[], Iterable[Tensor]]
 
 
 def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, recipe: RecipeConfig, name: str = "") -> MergedLayer:
-    """Merge one matrix by any method, as a merge of checkpoints does, scale included; `name` seeds DARE's masks."""
+    """Merge one matrix by a method that needs all of it, scale included; `name` is for messages."""
     if recipe.method in ("amm", "wudi"):
         layer = merge_task_vectors(
             task_vectors_K, recipe.amm, form=recipe.form, solver=recipe.solver, flow_time=recipe.flow_time
@@ -44,18 +44,9 @@ def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, recipe: RecipeConfi
         return layer
     if recipe.method == "iso_c":
         return MergedLayer(iso_c(task_vectors_K).mul_(recipe.factor), (0.0,))
-    if recipe.method == FUNCTION:
-        merged = merge_by_function(task_vectors_K, recipe.function, name)
-        return MergedLayer(merged.mul_(recipe.factor), (0.0,))
-    stack = torch.stack([dense(vector).float() for vector in task_vectors_K])
-    num, rows, columns = stack.shape
-    blocks = [(number, stack[:, a:b].reshape(num, -1)) for number, a, b in row_blocks(rows, columns)]
-    thresholds_K = None
-    if recipe.method == "ties":
-        (thresholds_K,) = magnitudes_at_densities(lambda: (block for _, block in blocks), [recipe.density])
-    merger = BlockMerger(recipe.method, recipe, name, thresholds_K)
-    merged = [merger.merge(block, number).clone() for number, block in blocks]
-    return MergedLayer(torch.cat(merged).view(rows, columns), (0.0,))
+    assert recipe.method == FUNCTION
+    merged = merge_by_function(task_vectors_K, recipe.function, name)
+    return MergedLayer(merged.mul_(recipe.factor), (0.0,))
 
 
 def iso_c(task_vectors_K: Sequence[Tensor] | Vectors) -> Tensor:

@@ -20,7 +20,7 @@ _XXH3_BYTES_PER_S = 8e9
 
 @dataclass(frozen=True)
 class MachineRates:
-    """Of one worker with the plan's threads, while `num_workers` such workers are busy."""
+    """Of one worker with the plan's threads that has the machine to itself."""
 
     flops_per_s: float
     bytes_per_s: float

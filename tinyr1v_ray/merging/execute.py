@@ -17,7 +17,7 @@ import xxhash
 from torch import Tensor
 
 from tinyr1v_ray.config.merge import RecipeConfig
-from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.errors import MergeInputError
 from tinyr1v_ray.merging.amm import MergedLayer
 from tinyr1v_ray.merging.baselines import BlockMerger, magnitudes_at_densities, merge_matrix, seed_of
 from tinyr1v_ray.merging.layout import Place
@@ -33,8 +33,8 @@ from tinyr1v_ray.merging.task_vectors import Vectors
 def execute_task(plan: MergePlan, index: int, folder: Path) -> list[TensorRecord]:
     """Carry out task `index`, writing into the shards under `folder`; one record per recipe.
 
-    Raises MergeError for non-finite inputs or results and for inputs that were changed, CheckpointError for files
-    that cannot be read.
+    Raises MergeInputError for non-finite inputs or results and for inputs that were changed, CheckpointError for
+    files that cannot be read, MergeError for what a method of the user's own raised.
     """
     task = plan.tasks[index]
     if torch.get_num_threads() != plan.threads_per_task:
@@ -162,7 +162,7 @@ def _emit(source: TensorSource, outputs: list[_Output]) -> list[TensorRecord]:
     records = []
     for output, digest, table in zip(outputs, hashes, tables, strict=True):
         if not table.finite:
-            raise MergeError(
+            raise MergeInputError(
                 f"{output.task.name}: the result of {output.treatment.rule} is not finite in {output.place.dtype}; "
                 "a model must hold finite weights; lower the learning rate or the scale, or use float32"
             )

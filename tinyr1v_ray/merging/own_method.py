@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.config.own_function import function_sha256, load_function, told
-from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.errors import MergeError, MergeInputError
 from tinyr1v_ray.merging.plan import MergePlan, TensorTask
 from tinyr1v_ray.merging.sources import TensorSource
 from tinyr1v_ray.merging.task_vectors import TaskVector, Vectors, dense
@@ -41,8 +41,8 @@ def require_same_function(path: str, sha256: str) -> None:
 def merge_by_function(vectors_K: Sequence[Tensor] | Vectors, path: str, name: str = "") -> Tensor:
     """What the function returns, as a float32 tensor of its own; `name` is the matrix's, for messages.
 
-    Raises MergeError for anything else than a finite tensor of the task vectors' shape, and for what the function
-    raises.
+    Raises MergeInputError for anything else than a finite tensor of the task vectors' shape, MergeError for what the
+    function raises: that may be want of memory, and a merge goes on behind it.
     """
     function = load_function(_SETTING, path)
     given = [dense(vector).float().clone() for vector in vectors_K]
@@ -55,12 +55,12 @@ def merge_by_function(vectors_K: Sequence[Tensor] | Vectors, path: str, name: st
         ) from error
     if not isinstance(merged, Tensor) or tuple(merged.shape) != shape:
         seen = f"a tensor {list(merged.shape)}" if isinstance(merged, Tensor) else f"a {type(merged).__name__}"
-        raise MergeError(
+        raise MergeInputError(
             f"{where} returned {seen}; the merged task vector is a tensor of the shape of each, {list(shape)}; "
             "correct it"
         )
     if merged.is_complex() or not bool(torch.isfinite(merged).all()):
-        raise MergeError(f"{where} returned numbers that are not finite and real; weights must be; correct it")
+        raise MergeInputError(f"{where} returned numbers that are not finite and real; weights must be; correct it")
     return merged.detach().to(torch.float32, copy=True)
 
 

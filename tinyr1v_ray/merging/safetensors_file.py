@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from tinyr1v_ray.errors import CheckpointError, MergeError
+from tinyr1v_ray.errors import CheckpointError, MergeInputError
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -131,7 +131,7 @@ def header_bytes(entries: Sequence[tuple[str, str, tuple[int, ...], int]]) -> by
 
 
 def open_input(ref: TensorRef) -> BinaryIO:
-    """The tensor's file; raises MergeError when it is no longer the file whose header was read."""
+    """The tensor's file; raises MergeInputError when it is no longer the file whose header was read."""
     try:
         file = Path(ref.path).open("rb")  # noqa: SIM115 - the caller closes it
     except FileNotFoundError as error:
@@ -143,7 +143,7 @@ def open_input(ref: TensorRef) -> BinaryIO:
 
 
 def require_unchanged(path: str, stamp: Stamp) -> None:
-    """Raise MergeError when the file now found under `path` is not the one that had this stamp."""
+    """Raise MergeInputError when the file now found under `path` is not the one that had this stamp."""
     try:
         now = Stamp.of(Path(path).stat())
     except FileNotFoundError as error:
@@ -152,8 +152,8 @@ def require_unchanged(path: str, stamp: Stamp) -> None:
         raise changed(path)
 
 
-def changed(path: str) -> MergeError:
-    return MergeError(
+def changed(path: str) -> MergeInputError:
+    return MergeInputError(
         f"{path} was changed, replaced or removed while the merge ran; inputs must stay as they are until it ends; "
         "start it again when they do"
     )

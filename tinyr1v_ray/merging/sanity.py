@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.errors import MergeError, MergeInputError
 from tinyr1v_ray.merging.accounting import LedgerEntry
 from tinyr1v_ray.merging.names import MATRIX_KINDS
 from tinyr1v_ray.merging.safetensors_file import TensorRef, open_input, read_rows
@@ -82,14 +82,14 @@ def _sample(ref: TensorRef) -> torch.Tensor:
 def check_same_base(
     experts: Sequence[str], found: Sequence[Sequence[Closeness]], max_norm_ratio: float, min_cosine: float
 ) -> None:
-    """Raise MergeError for an expert that by its medians is no child of the base, or an outlier among the experts."""
+    """Raise MergeInputError for an expert that by its medians is no child of the base, or an outlier among them."""
     ratios = [statistics.median(c.norm_ratio for c in each) if each else 0.0 for each in found]
     cosines = [statistics.median(c.cosine for c in each) if each else 1.0 for each in found]
     for index, (expert, ratio, cosine) in enumerate(zip(experts, ratios, cosines, strict=True)):
         others = [r for i, r in enumerate(ratios) if i != index and r > 0]
         outlier = bool(others) and ratio > max(_OUTLIER_RATIO, _OUTLIER_FACTOR * statistics.median(others))
         if ratio > max_norm_ratio or cosine < min_cosine or outlier:
-            raise MergeError(
+            raise MergeInputError(
                 f"expert {index} ({expert}) seems to come from another base: median ||delta||/||base|| {ratio:.3g}, "
                 f"median cosine {cosine:.3g}; at most {max_norm_ratio:g} and at least {min_cosine:g} are expected, and "
                 "no outlier among the experts; check which base it was trained from, or change max_norm_ratio and "

@@ -13,19 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tinyr1v_ray.config.merge import MergeConfig
-from tinyr1v_ray.errors import MergeError, RunFolderError
+from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
+from tinyr1v_ray.errors import MergeError, MergeInputError, RunFolderError
 from tinyr1v_ray.merging.accounting import LedgerEntry, build_ledger, open_expert
 from tinyr1v_ray.merging.assets import (
     check_architectures,
     check_vocabularies,
     choose_donor,
     conflicts,
-    write_assets,
+    make_assets,
 )
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.merging.execute import allocate
 from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, sync_to_disk, verify_output
+from tinyr1v_ray.merging.names import MATRIX_KINDS
 from tinyr1v_ray.merging.output_folder import check_creatable, check_room, locked_folder
 from tinyr1v_ray.merging.own_method import function_hashes, try_functions
 from tinyr1v_ray.merging.plan import MergePlan, input_files, make_plan
@@ -55,13 +56,21 @@ class PreparedMerge:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the output is there already and is exactly this plan's (a merge killed after its last rename)."""
-        name = next(iter(self.plan.recipes))
+        """Whether the output is there already and is exactly this merge's (one killed after its last rename)."""
+        return all(self._is_written(name, recipe) for name, recipe in self.plan.recipes.items())
+
+    def _is_written(self, name: str, recipe: RecipeConfig) -> bool:
+        target = self.output / name
         try:
-            report = json.loads((self.output / name / REPORT).read_text(encoding="utf-8"))
+            report = json.loads((target / REPORT).read_text(encoding="utf-8"))
+            same = all((target / file).read_bytes() == content for file, content in self.assets(recipe).items())
         except (OSError, ValueError):
             return False
-        return isinstance(report, dict) and report.get("fingerprint") == self.plan.fingerprint
+        return same and isinstance(report, dict) and report.get("fingerprint") == self.plan.fingerprint
+
+    def assets(self, recipe: RecipeConfig) -> dict[str, bytes]:
+        """Everything in a recipe's folder but weights and report: name -> content."""
+        return make_assets(self.donor, [self.base, *self.experts], recipe.output_dtype)
 
 
 @dataclass(frozen=True)
@@ -148,8 +157,8 @@ def _check_output(prepared: PreparedMerge) -> None:
 def run_merge(prepared: PreparedMerge, runner: Runner, listener: Listener) -> MergeSummary:
     """Carry out a prepared merge.
 
-    A fault of the inputs that only a full pass finds (NaN, a foreign base) removes the working folder; any other end
-    leaves it, and the same merge started again continues there.
+    A fault of the inputs that only a full pass finds (MergeInputError: NaN, a foreign base) removes the working folder;
+    any other end leaves it, and the same merge started again continues there.
     """
     if prepared.is_finished:
         shutil.rmtree(prepared.working_folder, ignore_errors=True)
@@ -157,7 +166,7 @@ def run_merge(prepared: PreparedMerge, runner: Runner, listener: Listener) -> Me
     with locked_folder(prepared.working_folder, prepared.output, prepared.config.resume) as folder:
         try:
             return _run_locked(prepared, folder, runner, listener)
-        except MergeError:
+        except MergeInputError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -190,17 +199,14 @@ def _check_full_pass(prepared: PreparedMerge, journal: Journal) -> None:
     for path, stamp in input_files(prepared.plan).items():
         require_unchanged(path, stamp)
     first = next(iter(prepared.plan.recipes))
-    records = [r for r in journal.all_records() if r["recipe"] == first and r.get("norm_ratios") and _is_linear(r)]
+    records = [r for r in journal.all_records() if r["recipe"] == first and r.get("norm_ratios")]
+    linear = [r for r in records if r["kind"] in MATRIX_KINDS]
     found = [
-        [Closeness(r["norm_ratios"][index], r["base_cosines"][index]) for r in records]
+        [Closeness(r["norm_ratios"][index], r["base_cosines"][index]) for r in linear]
         for index in range(len(prepared.experts))
     ]
     config = prepared.config
     check_same_base(config.experts, found, config.max_norm_ratio, config.min_cosine)
-
-
-def _is_linear(record: dict[str, Any]) -> bool:
-    return record["kind"] in ("language", "vision", "merger")
 
 
 def _publish(prepared: PreparedMerge, folder: Path, journal: Journal) -> MergeSummary:
@@ -211,7 +217,8 @@ def _publish(prepared: PreparedMerge, folder: Path, journal: Journal) -> MergeSu
     for name, recipe in prepared.plan.recipes.items():
         target = folder / OUTPUT / name
         own = [record for record in records if record["recipe"] == name]
-        write_assets(prepared.donor, [prepared.base, *prepared.experts], target, recipe.output_dtype)
+        for file, content in prepared.assets(recipe).items():
+            (target / file).write_bytes(content)
         _write_index(prepared.plan, name, target)
         report = make_report(
             recipe, own, [_refused(entry) for entry in prepared.plan.refused], _context(prepared, journal, own)

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.errors import MergeInputError
 from tinyr1v_ray.merging.accounting import Source
 from tinyr1v_ray.merging.blocks import row_blocks, rows_per_block
 from tinyr1v_ray.merging.lora import LowRankRef
@@ -113,7 +113,7 @@ class TensorSource:
         return read_rows(self._descriptors[ref.path], ref, begin, end, self._buffers[ref.item_bytes])
 
     def require_finite(self, block: Tensor) -> None:
-        """Raise MergeError that names the owner of a NaN or Inf in a block."""
+        """Raise MergeInputError that names the owner of a NaN or Inf in a block."""
         for index, values in enumerate(block):
             if not bool(torch.isfinite(values).all()):
                 ref = self._task.base if index == 0 else self._task.experts[index - 1]
@@ -148,9 +148,9 @@ def _finite(factors: LowRank, ref: LowRankRef, expert: int) -> LowRank:
     return factors
 
 
-def non_finite(ref: TensorRef | LowRankRef, owner: str, name: str) -> MergeError:
+def non_finite(ref: TensorRef | LowRankRef, owner: str, name: str) -> MergeInputError:
     path = ref.path if isinstance(ref, TensorRef) else ref.left.path
-    return MergeError(
+    return MergeInputError(
         f"{path}: {name} of {owner} holds NaN or Inf; all weights must be finite; "
         "use an earlier checkpoint of that model"
     )

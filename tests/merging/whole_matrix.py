@@ -1,0 +1,24 @@
+"""Any merge method on one matrix that is at hand: what a merge of checkpoints must store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.merging.baselines import BlockMerger, magnitudes_at_densities, merge_matrix
+from tinyr1v_ray.merging.blocks import row_blocks
+from tinyr1v_ray.merging.plan import ENTRYWISE
+
+
+def merged_matrix(vectors_K: Sequence[Tensor], recipe: RecipeConfig, name: str) -> Tensor:
+    """Cut as the definition cuts it; `name` seeds DARE's masks."""
+    if recipe.method not in ENTRYWISE:
+        return merge_matrix(vectors_K, recipe, name).task_vector
+    stack = torch.stack(list(vectors_K))
+    blocks = [stack[:, a:b].reshape(len(stack), -1) for _, a, b in row_blocks(*stack.shape[1:])]
+    thresholds = magnitudes_at_densities(lambda: blocks, [recipe.density])[0] if recipe.method == "ties" else None
+    merger = BlockMerger(recipe.method, recipe, name, thresholds)
+    return torch.cat([merger.merge(block, number).clone() for number, block in enumerate(blocks)]).view(stack.shape[1:])
