@@ -16,6 +16,9 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
     write_items,
 )
 
+NESTED = "[" * 100_000
+Damage = Callable[[Path], None]
+
 
 def edit_index(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Another recipe.json."""
@@ -60,3 +63,45 @@ def add_mme(evaluation: Path, is_pairwise: bool) -> None:
     record = json.loads((evaluation / "evaluation.json").read_text())
     record["benchmarks"].append("mme")
     (evaluation / "evaluation.json").write_text(json.dumps(record))
+
+
+def text(name: str, content: str) -> Damage:
+    """Another content of a file."""
+    return lambda run: (run / name).write_text(content) and None
+
+
+def json_file(name: str, change: Callable[[Any], Any]) -> Damage:
+    """Another tree; Infinity stands as 1e999."""
+
+    def damage(run: Path) -> None:
+        tree = json.loads((run / name).read_text())
+        (run / name).write_text(json.dumps(change(tree) or tree).replace("Infinity", "1e999"))
+
+    return damage
+
+
+def line(name: str, change: Callable[[dict[str, Any]], Any]) -> Damage:
+    """Another third line."""
+
+    def damage(run: Path) -> None:
+        lines = (run / name).read_text().splitlines()
+        row = json.loads(lines[2])
+        lines[2] = json.dumps(change(row) or row).replace("Infinity", "1e999")
+        (run / name).write_text("".join(f"{row}\n" for row in lines))
+
+    return damage
+
+
+def raw_line(name: str, content: str) -> Damage:
+    """Another third line, as it is."""
+
+    def damage(run: Path) -> None:
+        lines = (run / name).read_text().splitlines()
+        (run / name).write_text("".join(f"{row}\n" for row in [*lines[:2], content, *lines[3:]]))
+
+    return damage
+
+
+def repeated(name: str) -> Damage:
+    """The content twice."""
+    return lambda run: (run / name).write_text((run / name).read_text() + (run / name).read_text()) and None

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from report_cases import BENCHMARKS, CASES, write_recipe
+from report_edits import NESTED, Damage, json_file, line, raw_line, repeated, text
 from report_page import Parsed
 
 from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.evaluation.report import page
 from tinyr1v_ray.evaluation.report.contents import Contents, read_contents
 
-NESTED = "[" * 100_000
 AMM = "stages/evaluate-amm-seed1-0011aabb"
 ANSWERS = f"{AMM}/miniature_math/answers.jsonl"
 ITEMS = f"{AMM}/miniature_math/items.jsonl"
+TRAINING = "stages/train-math-seed0-0011aabb"
+SAMPLE = f"{TRAINING}/samples/step_000001.json"
+MERGE = "stages/merge-all-seed0-0011aabb/amm/merge.json"
 METRICS = "stages/train-math-seed1-0011aabb/metrics.jsonl"
 GROUPS = "stages/train-math-seed1-0011aabb/groups.jsonl"
-Damage = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
@@ -39,44 +40,6 @@ def before(sound: Path) -> Contents:
 @pytest.fixture
 def run(sound: Path, tmp_path: Path) -> Path:
     return shutil.copytree(sound, tmp_path / "run")
-
-
-def text(name: str, content: str) -> Damage:
-    return lambda run: (run / name).write_text(content) and None
-
-
-def json_file(name: str, change: Callable[[Any], Any]) -> Damage:
-    """Another tree; Infinity stands as 1e999."""
-
-    def damage(run: Path) -> None:
-        tree = json.loads((run / name).read_text())
-        (run / name).write_text(json.dumps(change(tree) or tree).replace("Infinity", "1e999"))
-
-    return damage
-
-
-def line(name: str, change: Callable[[dict[str, Any]], Any]) -> Damage:
-    """Another third line."""
-
-    def damage(run: Path) -> None:
-        lines = (run / name).read_text().splitlines()
-        row = json.loads(lines[2])
-        lines[2] = json.dumps(change(row) or row).replace("Infinity", "1e999")
-        (run / name).write_text("".join(f"{row}\n" for row in lines))
-
-    return damage
-
-
-def raw_line(name: str, content: str) -> Damage:
-    def damage(run: Path) -> None:
-        lines = (run / name).read_text().splitlines()
-        (run / name).write_text("".join(f"{row}\n" for row in [*lines[:2], content, *lines[3:]]))
-
-    return damage
-
-
-def repeated(name: str) -> Damage:
-    return lambda run: (run / name).write_text((run / name).read_text() + (run / name).read_text()) and None
 
 
 def one_less(run: Path) -> None:
@@ -209,34 +172,35 @@ def test_a_training_that_cannot_be_opened_is_left_out(run: Path) -> None:
     assert [training.entry.seed for training in contents.trainings if training.entry.name == "math"] == [0]
 
 
-BESIDE = {
-    "nested samples": text("stages/train-math-seed0-0011aabb/samples/step_000001.json", NESTED),
-    "samples of null": json_file(
-        "stages/train-math-seed0-0011aabb/samples/step_000001.json", lambda tree: tree.update(groups=[None])
+BESIDE: Mapping[str, tuple[Damage, str]] = {
+    "nested samples": (text(SAMPLE, NESTED), "math, seed 0: samples/step_000001.json"),
+    "samples of null": (json_file(SAMPLE, lambda tree: tree.update(groups=[None])), "math, seed 0: samples/"),
+    "an endless step": (json_file(SAMPLE, lambda tree: tree.update(step=float("inf"))), "math, seed 0: samples/"),
+    "nested settings": (text(f"{TRAINING}/config.yaml", NESTED[:3000]), "math, seed 0: config.yaml"),
+    "settings of the recipe": (lambda run: (run / "config.yaml").write_bytes(b"\xff") and None, "config.yaml"),
+    "packages in a list": (text(f"{TRAINING}/environment.json", '{"packages": [1]}'), "math, seed 0: environment.json"),
+    "a nested environment": (text(f"{TRAINING}/environment.json", NESTED), "math, seed 0: environment.json"),
+    "a nested merge": (text(MERGE, NESTED), "amm, seed 0: merge.json"),
+    "a merge of numbers": (text(MERGE, '{"tensors": [1], "experts": [2]}'), "amm, seed 0: merge.json"),
+    "endless norms": (
+        json_file(MERGE, lambda tree: tree["tensors"][0].update(delta_norms=[float("inf")] * 3)),
+        "amm, seed 0: merge.json",
     ),
-    "an endless step": json_file(
-        "stages/train-math-seed0-0011aabb/samples/step_000001.json", lambda tree: tree.update(step=float("inf"))
-    ),
-    "nested settings": text("stages/train-math-seed0-0011aabb/config.yaml", NESTED[:3000]),
-    "packages in a list": text("stages/train-math-seed0-0011aabb/environment.json", '{"packages": [1]}'),
-    "a nested environment": text("stages/train-math-seed0-0011aabb/environment.json", NESTED),
-    "a nested merge": text("stages/merge-all-seed0-0011aabb/amm/merge.json", NESTED),
-    "a merge of numbers": text("stages/merge-all-seed0-0011aabb/amm/merge.json", '{"tensors": [1], "experts": [2]}'),
-    "endless norms": json_file(
-        "stages/merge-all-seed0-0011aabb/amm/merge.json",
-        lambda tree: tree["tensors"][0].update(delta_norms=[float("inf")] * 3),
-    ),
+    "too few experts": (json_file(MERGE, lambda tree: tree["experts"].pop() and None), "amm, seed 0: merge.json"),
 }
 
 
 @pytest.mark.parametrize("name", BESIDE)
-def test_damage_beside_the_figures_changes_none(name: str, before: Contents, run: Path) -> None:
-    BESIDE[name](run)
+def test_damage_beside_the_figures_is_said_and_changes_none(name: str, before: Contents, run: Path) -> None:
+    damage, said = BESIDE[name]
+    damage(run)
     after = read_contents(run)
     assert [(row.model.name, row.accuracy, row.score) for row in after.rows] == [
         (row.model.name, row.accuracy, row.score) for row in before.rows
     ]
     assert [claim.verdict for claim in after.claims] == [claim.verdict for claim in before.claims]
+    [note] = [note for note in after.notes if "left out" in note]
+    assert note.startswith(said) and "is left out, it cannot be read (" in note and len(note.splitlines()) == 1
 
 
 REFUSED = {

@@ -135,7 +135,7 @@ UNFINISHED: Mapping[str, tuple[Callable[[Path], None], str]] = {
     "only the base": (only_the_base, "The AMM merge is not evaluated beside another model yet."),
     "one seed": (one_seed, "One seed: intervals are over items alone"),
     "no sweep": (no_sweep, "No sweep over boost is evaluated"),
-    "without merges and images": (without_merges_and_images, "No merge has left a merge.json yet."),
+    "without merges and images": (without_merges_and_images, "No merge has left a merge.json that can be read."),
     "asked in two ways": (asked_in_two_ways, "not all asked in the same way: greedy, at most 2048 tokens; 4 sampled"),
     "torn": (torn, "wudi, seed 0: left out, its evaluation cannot be read"),
 }

@@ -20,6 +20,7 @@ from tinyr1v_ray.evaluation.report.contents import Contents, read_contents
 from tinyr1v_ray.evaluation.report.findings import average_accuracy, average_score, compare
 from tinyr1v_ray.evaluation.report.page import render
 from tinyr1v_ray.evaluation.report.paper import TEN_SCORES
+from tinyr1v_ray.evaluation.report.pictures import pictures_of
 
 NOT_THE_TEN = "The average is not of the paper's ten benchmarks."
 
@@ -147,6 +148,20 @@ def test_items_that_belong_together_are_drawn_together(run: Path) -> None:
 def test_where_items_stand_alone_nothing_is_said_of_groups(recipe_run: Path) -> None:
     contents = read_contents(recipe_run)
     assert contents.outcomes.grouped == () and "belong together" not in text_of(contents)
+
+
+def test_long_names_that_begin_alike_stay_apart(run: Path) -> None:
+    """In the pictures' words, which count what is drawn: a training takes 24 s in phases, a stage 81 s and more."""
+    stem = "a_name_that_is_longer_than_a_label_"
+    for name, other in (("mixture", f"{stem}1"), ("sequential", f"{stem}2")):
+        rename(run, **{name: other})
+        edit_index(
+            run, lambda index, n=name, o=other: [row.update(name=o) for row in index["stages"] if row["name"] == n]
+        )
+    stages, phases = pictures_of(read_contents(run))["seconds"]
+    label = stem.capitalize().replace("_", " ")
+    assert f"{label}1 48 s" in phases.alt and f"{label}2 48 s" in phases.alt
+    assert f"train {stem}1 177 s" in stages.alt and f"train {stem}2 183 s" in stages.alt
 
 
 def test_versions_of_one_problem_belong_together() -> None:

@@ -48,18 +48,20 @@ def test_trainings_are_shown_when_done(state: str, num_seeds: int, run: Path) ->
 
 
 def test_a_training_under_way_does_not_cut_the_others_short(run: Path) -> None:
-    """It is drawn while it is the only one."""
+    """It is drawn while it is the only one; beside the paper's first to last step stand whole trainings alone."""
     path = run / "stages/train-math-seed1-0011aabb/metrics.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
     set_state(run, "running", "train/math/seed1")
 
-    def lipo_steps() -> list[int]:
-        curves = read_contents(run).curves["math"]["length_mean"]
-        return next(list(curve.steps) for curve in curves if curve.algorithm == "lipo")
+    def lipo_steps() -> tuple[list[int], tuple[int, ...]]:
+        contents = read_contents(run)
+        curves = contents.curves["math"]["length_mean"]
+        line = next(line for line in contents.beside.curves if line.algorithm == "lipo")
+        return next(list(curve.steps) for curve in curves if curve.algorithm == "lipo"), line.steps
 
-    assert lipo_steps() == [1, 2, 3, 4, 5, 6]
+    assert lipo_steps() == ([1, 2, 3, 4, 5, 6], (1, 1, 3, 6))
     set_state(run, "failed", "train/math/seed0")
-    assert lipo_steps() == [1, 2]
+    assert lipo_steps() == ([1, 2], ())
 
 
 def test_cosines_are_of_merges_that_are_done(run: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +22,11 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
     benchmark_folder,
     read_answers,
     read_items,
+    read_record,
     write_answers,
     write_items,
 )
+from tinyr1v_ray.evaluation.reading import UNREADABLE
 from tinyr1v_ray.telemetry.records import replace_file, to_json
 
 _BLOCK_BYTES = 8 << 20
@@ -72,7 +73,7 @@ def open_output(config: EvaluateConfig, model_folder: Path, benchmarks: Sequence
     }
     check_output(output)
     if holds_evaluation(output):
-        before = read_record(output)
+        before = _record(output)
         _check_same(output, before, record)
         record["benchmarks"] = list(dict.fromkeys([*before["benchmarks"], *record["benchmarks"]]))
         settings["user"] = before["config"]["user"] | settings["user"]
@@ -84,12 +85,11 @@ def open_output(config: EvaluateConfig, model_folder: Path, benchmarks: Sequence
         raise _not_writable(output, error.strerror) from error
 
 
-def read_record(output: Path) -> dict[str, Any]:
+def _record(output: Path) -> dict[str, Any]:
     """What `open_output` wrote; raises RunFolderError when it is missing or broken."""
     try:
-        record = json.loads((output / RECORD).read_text(encoding="utf-8"))
-        return {name: record[name] for name in ("same", "benchmarks", "config")}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        return read_record(output)
+    except UNREADABLE as error:
         raise RunFolderError(
             f"{output / RECORD} cannot be read ({type(error).__name__}); the folder of an evaluation has it; name "
             "such a folder"
@@ -98,7 +98,7 @@ def read_record(output: Path) -> dict[str, Any]:
 
 def recorded_config(output: Path, overrides: Sequence[str] = ()) -> EvaluateConfig:
     """The configuration of a stored evaluation, all its benchmarks included."""
-    return parse_settings(EvaluateConfig, read_record(output)["config"], overrides)
+    return parse_settings(EvaluateConfig, _record(output)["config"], overrides)
 
 
 def kept_answers(folder: Path, items: Sequence[StoredItem], num_samples: int) -> list[StoredAnswer]:

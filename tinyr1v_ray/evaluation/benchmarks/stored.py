@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tinyr1v_ray.data.images import ImageFacts
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
+from tinyr1v_ray.evaluation.reading import UNREADABLE, as_object, is_count, is_number, read_object, texts
 from tinyr1v_ray.telemetry.records import replace_file
 
 ITEMS, ANSWERS = "items.jsonl", "answers.jsonl"
@@ -19,6 +21,7 @@ RECORD = "evaluation.json"
 """What was asked of which model: the first file of an evaluation's folder."""
 SCORES = "scores.json"
 """What an evaluation writes last: before it is there, the stored answers are not graded."""
+_RowT = TypeVar("_RowT")
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,15 @@ def write_items(folder: Path, items: Iterable[StoredItem]) -> None:
 
 
 def read_items(folder: Path) -> list[StoredItem]:
-    """What `write_items` wrote."""
-    rows = _read_lines(folder / ITEMS)
-    return [StoredItem(_as_item(row["item"]), row["asked"]) for row in rows]
+    """What `write_items` wrote, at least one item; raises DataError where it is damaged."""
+    path = folder / ITEMS
+    items = _read_lines(path, _as_item)
+    if not items:
+        raise DataError(f"{path} is empty; a benchmark has items; restore it")
+    index, number = Counter(stored.item.index for stored in items).most_common(1)[0]
+    if number > 1:
+        raise DataError(f"item {index!r} stands {number} times in {path}; an item stands once; restore it")
+    return items
 
 
 def write_answers(folder: Path, answers: Iterable[StoredAnswer]) -> None:
@@ -82,27 +91,66 @@ def write_answers(folder: Path, answers: Iterable[StoredAnswer]) -> None:
 
 
 def read_answers(folder: Path) -> list[StoredAnswer]:
-    """Stored answers; a last line that a kill tore is left out. No file: none."""
+    """Stored answers; a last line that a kill tore is left out. No file: none. Raises DataError where it is damaged."""
     path = folder / ANSWERS
-    return [StoredAnswer(**row) for row in _read_lines(path)] if path.is_file() else []
+    answers = _read_lines(path, lambda row: _checked(StoredAnswer(**row))) if path.is_file() else []
+    for (index, sample), number in Counter((answer.prompt_id, answer.sample) for answer in answers).items():
+        if number > 1 or sample >= len(answers):
+            raise DataError(
+                f"{path} has sample {sample} of item {index!r} {number} times among {len(answers)} answers; samples "
+                "count from 0, each stands once; restore it"
+            )
+    return answers
+
+
+def read_record(output: Path) -> dict[str, Any]:
+    """`same`, `benchmarks` and `config` of an evaluation's record; raises errors of `reading.UNREADABLE`."""
+    record = read_object(output / RECORD)
+    config = as_object(record["config"], f"config of {RECORD}")
+    as_object(config["user"], f"user of {RECORD}")
+    same = as_object(record["same"], f"same of {RECORD}")
+    return {"same": same, "benchmarks": texts(record["benchmarks"], f"benchmarks of {RECORD}"), "config": config}
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path, make: Callable[[dict[str, Any]], _RowT]) -> list[_RowT]:
     if not path.is_file():
         raise DataError(f"{path} does not exist; an evaluation's folder has it; name the folder of an evaluation")
-    lines = path.read_bytes().split(b"\n")
     rows = []
-    for number, line in enumerate(lines[:-1], 1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(f"line {number} of {path} is no JSON; evaluations write whole lines; restore it") from error
+            rows.append(make(json.loads(line)))
+        except UNREADABLE as error:
+            raise DataError(
+                f"line {number} of {path} is damaged ({type(error).__name__}); evaluations write an object a line, of "
+                "texts, finite numbers and true or false; restore it"
+            ) from error
     return rows
 
 
-def _as_item(row: dict[str, Any]) -> BenchmarkItem:
-    return BenchmarkItem(**{**row, "images": tuple(ImageFacts(**image) for image in row["images"])})
+def _as_item(row: dict[str, Any]) -> StoredItem:
+    images = tuple(_checked(ImageFacts(**image)) for image in row["item"]["images"])
+    item = _checked(BenchmarkItem(**{**row["item"], "images": images}))
+    columns = {**as_object(item.options, "options"), **as_object(item.columns, "columns")}
+    texts([*columns.values()], "options and columns")
+    return _checked(StoredItem(item, row["asked"]))
+
+
+_KINDS = {
+    "str": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+    "int": is_count,
+    "float": is_number,
+}
+
+
+def _checked(row: _RowT) -> _RowT:
+    """The dataclass if its plain fields hold what they are declared as."""
+    kinds = {field.name: str(field.type) for field in fields(row)}  # type: ignore[arg-type]
+    wrong = [name for name, kind in kinds.items() if kind in _KINDS and not _KINDS[kind](getattr(row, name))]
+    if wrong:
+        raise TypeError(f"{wrong[0]} is of another kind")
+    return row

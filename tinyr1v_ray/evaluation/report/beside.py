@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,9 +62,11 @@ class Beside:
 
 
 def beside_the_paper(
-    outcomes: Outcomes, findings: Findings, domains: Sequence[str], curves: Sequence[Curve], curve_domain: str
+    outcomes: Outcomes, findings: Findings, domains: Sequence[str], lengths: Mapping[str, Sequence[Curve]]
 ) -> Beside:
-    """`curves` are of response lengths on `curve_domain`."""
+    """`lengths` are curves of response lengths by domain; shown are those of the domain that has most whole ones."""
+    whole = {domain: [curve for curve in found if curve.is_whole] for domain, found in lengths.items()}
+    curve_domain = max(whole, key=lambda domain: len(whole[domain]), default="")
     versus = ((domain, findings.training(domain, "lipo", "grpo")) for domain in domains)
     ocr = _ocr_benchmarks(outcomes)
     amm = outcomes.of_paper(REFERENCE_MERGE)
@@ -72,7 +74,7 @@ def beside_the_paper(
     return Beside(
         tuple((domain, row) for domain, row in versus if row is not None),
         tuple(_merge_line(kind, outcomes, ocr) for kind in ("base", "task_arithmetic", "wudi", "amm", "mixture")),
-        tuple(_curve_line(algorithm, curves) for algorithm in paper.CURVE_TOKENS),
+        tuple(_curve_line(algorithm, whole.get(curve_domain, ())) for algorithm in paper.CURVE_TOKENS),
         curve_domain,
         ocr,
         tuple((name, score, ours.get(name)) for name, score in paper.TEN_SCORES.items()),

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 WIDTH_IN = 4.7
 """338 points: on a phone of 390 px a picture is shown at about its own size, so letters keep theirs."""
 FONT_PT = 9.5
-_INK, _FAINT, _PAPER = "#1a1d21", "#d5d9de", "#fdfdfc"
-_DARK = {_INK: "#e8eaed", _FAINT: "#3b4148", _PAPER: "#16191d"}
+INK, FAINT, PAPER = "#1a1d21", "#d5d9de", "#fdfdfc"
+_DARK = {INK: "#e8eaed", FAINT: "#3b4148", PAPER: "#16191d"}
 """The page's colours; the dark picture is the light one with these three replaced."""
 
 COLOURS = {
@@ -41,18 +40,18 @@ _STYLE: Any = {
     "xtick.labelsize": FONT_PT,
     "ytick.labelsize": FONT_PT,
     "legend.fontsize": FONT_PT,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.facecolor": "none",
     "figure.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _FAINT,
+    "grid.color": FAINT,
     "grid.linewidth": 0.7,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
@@ -61,7 +60,6 @@ _STYLE: Any = {
     "path.simplify": True,
     "text.parse_math": False,
 }
-INK, FAINT, PAPER = _INK, _FAINT, _PAPER
 
 
 @dataclass(frozen=True)
@@ -75,41 +73,24 @@ class Picture:
     height_px: int
 
 
-class Drawing:
-    """A figure under way; `picture` is there once the block of `drawing` has ended."""
-
-    def __init__(self, axes: Axes) -> None:
-        self.axes = axes
-        self.picture: Picture | None = None
-
-
 @contextmanager
-def drawing(alt: str, height_in: float = 2.9, width_in: float = WIDTH_IN) -> Iterator[Drawing]:
-    """One pair of axes to draw on, in the report's style."""
+def figure_of(height_in: float = 2.9) -> Iterator[Figure]:
+    """A figure in the report's style, to be drawn on and made a `picture` inside the block."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
         FigureCanvasSVG(figure)
-        drawn = Drawing(figure.add_subplot())
-        yield drawn
-        svg = _as_svg(figure)
-    dark = svg
-    for light, replacement in _DARK.items():
-        dark = dark.replace(light, replacement)
-    size_px = (round(width_in * 72), round(height_in * 72))
-    drawn.picture = Picture(_address(svg), _address(dark), alt, *size_px)
+        yield figure
 
 
-def finished(drawn: Drawing) -> Picture:
-    """The picture of a drawing whose block has ended."""
-    if drawn.picture is None:
-        raise ValueError("the drawing's block has not ended")
-    return drawn.picture
-
-
-def _as_svg(figure: Figure) -> str:
+def picture(figure: Figure, alt: str) -> Picture:
+    """What is drawn, on light and on dark."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue().decode("utf-8")
+    svg = dark = buffer.getvalue().decode("utf-8")
+    for light, replacement in _DARK.items():
+        dark = dark.replace(light, replacement)
+    width_px, height_px = (round(size_in * 72) for size_in in figure.get_size_inches())
+    return Picture(_address(svg), _address(dark), alt, width_px, height_px)
 
 
 def _address(svg: str) -> str:

@@ -15,13 +15,14 @@ from tinyr1v_ray.evaluation.report.chart import (
     PAPER,
     SERIES,
     Picture,
-    drawing,
-    finished,
+    figure_of,
+    picture,
 )
 from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES
 from tinyr1v_ray.evaluation.report.trainings import Curve
 from tinyr1v_ray.evaluation.statistics import Estimate
 
+_LONGEST_LABEL = 30
 SMOOTHED_FROM = 15
 """Steps from which on a curve is drawn as means over neighbouring steps, with the steps themselves behind."""
 
@@ -41,21 +42,22 @@ def curve_chart(curves: Sequence[Curve], what: str, domain: str) -> Picture:
     ends = ", ".join(
         f"{ALGORITHM_NAMES.get(c.algorithm, c.algorithm)} from {c.mean[0]:.3g} to {c.mean[-1]:.3g}" for c in curves
     )
-    with drawing(f"{what} over training steps on {domain}: {ends}.") as drawn:
+    with figure_of() as figure:
+        axes = figure.add_subplot()
         for number, curve in enumerate(curves):
             colour = COLOURS.get(curve.algorithm, SERIES[number % len(SERIES)])
             name = ALGORITHM_NAMES.get(curve.algorithm, curve.algorithm)
             style = ("-", "--", "-.")[number % 3]
-            drawn.axes.plot(curve.steps, curve.mean, color=colour, linewidth=0.7, alpha=0.45)
-            drawn.axes.plot(curve.steps, neighbour_means(curve.mean), color=colour, label=name, linestyle=style)
+            axes.plot(curve.steps, curve.mean, color=colour, linewidth=0.7, alpha=0.45)
+            axes.plot(curve.steps, neighbour_means(curve.mean), color=colour, label=name, linestyle=style)
             if curve.num_seeds > 1:
-                drawn.axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
-        drawn.axes.set_xlabel("step")
-        drawn.axes.set_title(what, loc="left")
-        drawn.axes.margins(x=0.02)
+                axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+        axes.set_xlabel("step")
+        axes.set_title(what, loc="left")
+        axes.margins(x=0.02)
         if len(curves) > 1:
-            drawn.axes.figure.legend(loc="outside upper right", ncols=len(curves), handlelength=2.4, columnspacing=1.2)
-    return finished(drawn)
+            figure.legend(loc="outside upper right", ncols=len(curves), handlelength=2.4, columnspacing=1.2)
+        return picture(figure, f"{what} over training steps on {domain}: {ends}.")
 
 
 def neighbour_means(values: np.ndarray, num_each_side: int = 2) -> np.ndarray:
@@ -73,14 +75,15 @@ def neighbour_means(values: np.ndarray, num_each_side: int = 2) -> np.ndarray:
 def frontier_chart(points: Sequence[Point], domain: str) -> Picture:
     """Accuracy against tokens, upper left is better; LIPO's points are joined in the order of boost."""
     said = ", ".join(f"{p.label} {100 * p.accuracy.value:.1f} % at {p.tokens.value:.1f} tokens" for p in points)
-    with drawing(f"Accuracy against tokens per answer on {domain}: {said}.", height_in=3.3) as drawn:
+    with figure_of(height_in=3.3) as figure:
+        axes = figure.add_subplot()
         sweep, named = [point for point in points if point.family == "lipo"], set[str]()
-        drawn.axes.plot(
+        axes.plot(
             [p.tokens.value for p in sweep], [100 * p.accuracy.value for p in sweep], color=COLOURS["lipo"], linewidth=1
         )
         for point in points:
             x, y = point.tokens.value, 100 * point.accuracy.value
-            drawn.axes.errorbar(
+            axes.errorbar(
                 x,
                 y,
                 xerr=_arms(point.tokens, 1),
@@ -93,9 +96,9 @@ def frontier_chart(points: Sequence[Point], domain: str) -> Picture:
                 elinewidth=0.9,
             )
             named.add(point.family)
-        drawn.axes.margins(x=0.12, y=0.12)
+        axes.margins(x=0.12, y=0.12)
         for point, (x_pt, y_pt) in zip(sweep, label_offsets(points, sweep), strict=True):
-            drawn.axes.annotate(
+            axes.annotate(
                 point.label,
                 (point.tokens.value, 100 * point.accuracy.value),
                 xytext=(x_pt, y_pt),
@@ -104,10 +107,10 @@ def frontier_chart(points: Sequence[Point], domain: str) -> Picture:
                 ha="left" if x_pt > 0 else "right",
                 va="bottom" if y_pt > 0 else "top",
             )
-        drawn.axes.figure.legend(loc="outside upper right", ncols=4, handlelength=1.0, columnspacing=1.2)
-        drawn.axes.set_xlabel("tokens per answer")
-        drawn.axes.set_title("accuracy, %", loc="left")
-    return finished(drawn)
+        figure.legend(loc="outside upper right", ncols=4, handlelength=1.0, columnspacing=1.2)
+        axes.set_xlabel("tokens per answer")
+        axes.set_title("accuracy, %", loc="left")
+        return picture(figure, f"Accuracy against tokens per answer on {domain}: {said}.")
 
 
 def label_offsets(points: Sequence[Point], labelled: Sequence[Point]) -> list[tuple[int, int]]:
@@ -133,17 +136,18 @@ def label_offsets(points: Sequence[Point], labelled: Sequence[Point]) -> list[tu
 def interval_chart(rows: Sequence[tuple[str, Estimate, bool]], what: str) -> Picture:
     """Estimates with their intervals, one below the other; the flagged ones in the leading colour."""
     said = ", ".join(f"{label} {100 * estimate.value:.1f}" for label, estimate, _ in rows)
-    with drawing(f"{what} with 95 % intervals: {said}.", height_in=0.85 + 0.25 * len(rows)) as drawn:
+    with figure_of(height_in=0.85 + 0.25 * len(rows)) as figure:
+        axes = figure.add_subplot()
         for place, (_, estimate, is_leading) in enumerate(rows):
             colour = COLOURS["lipo"] if is_leading else COLOURS["base"]
-            drawn.axes.errorbar(
+            axes.errorbar(
                 100 * estimate.value, place, xerr=_arms(estimate, 100), color=colour, marker="o", markersize=5
             )
-        drawn.axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
-        drawn.axes.invert_yaxis()
-        drawn.axes.grid(visible=False, axis="y")
-        drawn.axes.set_xlabel(what)
-    return finished(drawn)
+        axes.set_yticks(range(len(rows)), [_short(label) for label, _, _ in rows])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(what)
+        return picture(figure, f"{what} with 95 % intervals: {said}.")
 
 
 def matrix_chart(names: Sequence[str], values_KK: np.ndarray) -> Picture:
@@ -151,18 +155,19 @@ def matrix_chart(names: Sequence[str], values_KK: np.ndarray) -> Picture:
     pairs = [
         f"{names[i]} and {names[j]} {values_KK[i, j]:.3f}" for i in range(len(names)) for j in range(i + 1, len(names))
     ]
-    with drawing(f"Cosines of the task vectors: {', '.join(pairs)}.", height_in=0.9 + 0.62 * len(names)) as drawn:
-        drawn.axes.imshow(np.abs(values_KK), cmap="Blues", vmin=0, vmax=2.0, aspect="auto")
+    with figure_of(height_in=0.9 + 0.62 * len(names)) as figure:
+        axes = figure.add_subplot()
+        axes.imshow(np.abs(values_KK), cmap="Blues", vmin=0, vmax=2.0, aspect="auto")
         for i in range(len(names)):
             for j in range(len(names)):
-                drawn.axes.text(j, i, f"{values_KK[i, j]:.3f}", ha="center", va="center", color="#0b0c0e")
-        drawn.axes.set_xticks(range(len(names)), list(names))
-        drawn.axes.set_yticks(range(len(names)), list(names))
-        drawn.axes.grid(visible=False)
-        drawn.axes.tick_params(length=0)
-        for spine in drawn.axes.spines.values():
+                axes.text(j, i, f"{values_KK[i, j]:.3f}", ha="center", va="center", color="#0b0c0e")
+        axes.set_xticks(range(len(names)), [_short(name) for name in names])
+        axes.set_yticks(range(len(names)), [_short(name) for name in names])
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
             spine.set_visible(False)
-    return finished(drawn)
+        return picture(figure, f"Cosines of the task vectors: {', '.join(pairs)}.")
 
 
 def seconds_chart(rows: Mapping[str, Mapping[str, float]], what: str) -> Picture:
@@ -170,12 +175,13 @@ def seconds_chart(rows: Mapping[str, Mapping[str, float]], what: str) -> Picture
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
     said = ", ".join(f"{label} {sum(row.values()):.0f} s" for label, row in rows.items())
     legend_in = 0.25 * ((len(parts) + 2) // 3) if len(parts) > 1 else 0.0
-    with drawing(f"{what}: {said}.", height_in=0.85 + 0.26 * len(rows) + legend_in) as drawn:
+    with figure_of(height_in=0.85 + 0.26 * len(rows) + legend_in) as figure:
+        axes = figure.add_subplot()
         left = np.zeros(len(rows))
         for number, part in enumerate(parts):
             widths = np.array([row.get(part, 0.0) for row in rows.values()])
             colour = FAINT if part == "other" else SERIES[number % len(SERIES)]
-            drawn.axes.barh(
+            axes.barh(
                 range(len(rows)),
                 widths,
                 left=left,
@@ -186,13 +192,18 @@ def seconds_chart(rows: Mapping[str, Mapping[str, float]], what: str) -> Picture
                 linewidth=0.6,
             )
             left += widths
-        drawn.axes.set_yticks(range(len(rows)), list(rows))
-        drawn.axes.set_ylim(len(rows) - 0.4, -0.6)
-        drawn.axes.grid(visible=False, axis="y")
-        drawn.axes.set_xlabel("seconds")
+        axes.set_yticks(range(len(rows)), [_short(label) for label in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("seconds")
         if len(parts) > 1:
-            drawn.axes.figure.legend(loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.2)
-    return finished(drawn)
+            figure.legend(loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.2)
+        return picture(figure, f"{what}: {said}.")
+
+
+def _short(label: str) -> str:
+    """A label that leaves room for the picture itself."""
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
 
 
 def _arms(estimate: Estimate, factor: float) -> list[list[float]]:

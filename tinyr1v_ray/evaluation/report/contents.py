@@ -62,13 +62,13 @@ def read_contents(run: Path) -> Contents:
     """Read a finished or unfinished recipe; raises RunFolderError when its index is missing or broken."""
     recipe = read_recipe(run)
     outcomes, (trainings, unread) = read_outcomes(recipe), read_trainings(recipe)
-    preferences, uncounted = _preferences(trainings)
-    provenance = read_provenance(recipe)
     labels, domains, findings = labels_of(outcomes.models), domains_of(outcomes), find(outcomes)
+    (preferences, uncounted), (groups, unshown) = _preferences(trainings), shown_groups(trainings, labels)
+    (geometry, unmerged), (provenance, unknown) = read_geometry(recipe), read_provenance(recipe)
+    damage = [*unread, *uncounted, *unshown, *unmerged, *unknown]
     by_domain = {domain: {figure: curves(trainings, domain, figure) for figure in FIGURES} for domain in domains}
     drawn = {domain: found for domain, found in by_domain.items() if any(found.values())}
-    curve_domain = max(drawn, key=lambda domain: len(drawn[domain]["length_mean"]), default="")
-    lengths = drawn[curve_domain]["length_mean"] if curve_domain else []
+    lengths = {domain: found["length_mean"] for domain, found in drawn.items()}
     return Contents(
         recipe=recipe,
         outcomes=outcomes,
@@ -77,18 +77,18 @@ def read_contents(run: Path) -> Contents:
         findings=findings,
         claims=claims_of(findings, outcomes),
         rows=tables.model_rows(outcomes),
-        beside=beside_the_paper(outcomes, findings, domains, lengths, curve_domain),
+        beside=beside_the_paper(outcomes, findings, domains, lengths),
         trainings=trainings,
         curves=drawn,
         preferences=preferences,
         differing=_differing(findings, trainings),
         frontiers={domain: tables.frontier_rows(domain, outcomes) for domain in tables.sweep_domains(outcomes)},
-        geometry=read_geometry(recipe),
+        geometry=geometry,
         difficulty=tables.difficulty_tables(outcomes),
         items=shown_items(outcomes, labels),
-        groups=shown_groups(trainings, labels),
+        groups=groups,
         provenance=provenance,
-        notes=[*_notes(recipe, outcomes), *unread, *uncounted, *mixed_drawing(provenance.drawing)],
+        notes=[*_notes(recipe, outcomes), *damage, *mixed_drawing(provenance.drawing)],
     )
 
 

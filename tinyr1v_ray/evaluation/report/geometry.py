@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tinyr1v_ray.errors import DataError
+from tinyr1v_ray.evaluation.reading import read_object, read_or_remark, texts
 from tinyr1v_ray.evaluation.report.findings import REFERENCE_MERGE
-from tinyr1v_ray.evaluation.report.reading import UNREADABLE, read_object, texts
 from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
 
 
@@ -30,23 +32,30 @@ class Geometry:
     norms_K: np.ndarray
 
 
-def read_geometry(recipe: Recipe) -> Geometry | None:
-    """Of one merge a seed (AMM's where it is there: all merges of a seed have the same experts); None without any."""
-    reports = {}
-    merged = [entry for entry in recipe.entries if entry.merge is not None]
-    for entry in sorted(merged, key=lambda entry: entry.algorithm != REFERENCE_MERGE):
-        if entry.seed not in reports and (report := _read(entry.merge)) is not None:
+def read_geometry(recipe: Recipe) -> tuple[Geometry | None, list[str]]:
+    """Of one merge a seed (AMM's where it is there: all merges of a seed have the same experts), and what is left out.
+
+    None where no merge has left a sound merge.json.
+    """
+    reports: dict[int, dict[str, Any]] = {}
+    remarks: list[str] = []
+    for entry in sorted(recipe.entries, key=lambda entry: entry.algorithm != REFERENCE_MERGE):
+        if entry.merge is None or entry.seed in reports:
+            continue
+        report, said = read_or_remark(partial(_read, entry.merge), f"{entry.name}, seed {entry.seed}: merge.json")
+        remarks += said
+        if report is not None:
             reports[entry.seed] = report
     seeds = tuple(sorted(reports))
     tables = [cosines(reports[seed]["tensors"]) for seed in seeds]
     sizes = {len(table[2]) for table in tables}
     if len(sizes) != 1 or not tables[0][2].size:
-        return None
+        return None, remarks
     first = reports[seeds[0]]
     names = tuple(_name(path, recipe.entries) for path in first["experts"])
     weighted, whole, norms = (np.mean([table[part] for table in tables], axis=0) for part in range(3))
     num_tensors = sum(bool(row.get("delta_norms")) for row in first["tensors"])
-    return Geometry(names, seeds, num_tensors, weighted, whole, norms)
+    return Geometry(names, seeds, num_tensors, weighted, whole, norms), remarks
 
 
 def cosines(tensors: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,16 +82,15 @@ def _ratio(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     return np.divide(over, under, out=np.zeros_like(over), where=under > 0)
 
 
-def _read(path: Path | None) -> dict[str, Any] | None:
-    try:
-        report = read_object(path) if path else {}
-        with np.errstate(invalid="ignore", over="ignore"):
-            weighted, whole, norms = cosines(report["tensors"])
-        num_experts = len(texts(report["experts"], "experts"))
-    except UNREADABLE:
-        return None
+def _read(path: Path) -> dict[str, Any]:
+    report = read_object(path)
+    with np.errstate(invalid="ignore", over="ignore"):
+        weighted, whole, norms = cosines(report["tensors"])
+    num_experts = len(texts(report["experts"], "experts"))
     is_whole = weighted.shape == whole.shape == (len(norms), len(norms)) and len(norms) in (0, num_experts)
-    return report if is_whole and all(np.isfinite(table).all() for table in (weighted, whole, norms)) else None
+    if not is_whole or not all(np.isfinite(table).all() for table in (weighted, whole, norms)):
+        raise DataError(f"its tensors are not of {num_experts} experts; a merge writes finite norms; restore it")
+    return report
 
 
 def _name(expert: str, entries: Sequence[Entry]) -> str:

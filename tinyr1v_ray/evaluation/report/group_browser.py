@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tinyr1v_ray.evaluation.reading import is_number, read_object, read_or_remark
 from tinyr1v_ray.evaluation.report.answer_browser import LONGEST_TEXT, shortened
-from tinyr1v_ray.evaluation.report.reading import UNREADABLE, is_number, read_object
 from tinyr1v_ray.evaluation.report.thumbnails import Thumbnail, file_thumbnail
 from tinyr1v_ray.evaluation.report.trainings import Training
 
@@ -44,17 +45,23 @@ class ShownGroup:
     completions: tuple[ShownCompletion, ...]
 
 
-def shown_groups(trainings: Sequence[Training], labels: Mapping[str, str]) -> list[ShownGroup]:
-    """Of every training of the lowest seed; of each step the first kept group whose advantages are not all zero."""
+def shown_groups(trainings: Sequence[Training], labels: Mapping[str, str]) -> tuple[list[ShownGroup], list[str]]:
+    """Of every training of the lowest seed; of each step the first kept group whose advantages are not all zero.
+
+    And what is left out.
+    """
     first = min((training.entry.seed for training in trainings), default=0)
-    shown = []
+    shown: list[ShownGroup] = []
+    remarks: list[str] = []
     for training in trainings:
         if training.entry.seed != first:
             continue
         for path in _spread(sorted((training.folder / SAMPLES).glob("step_*.json"))):
-            group = _group(training, labels.get(training.entry.name, training.entry.name), path)
+            what = f"{training.entry.name}, seed {training.entry.seed}: {SAMPLES}/{path.name}"
+            group, said = read_or_remark(partial(_group, training, labels[training.entry.name], path), what)
+            remarks += said
             shown += [group] if group is not None else []
-    return shown
+    return shown, remarks
 
 
 def _spread(paths: Sequence[Path]) -> list[Path]:
@@ -64,14 +71,11 @@ def _spread(paths: Sequence[Path]) -> list[Path]:
     return [paths[place] for place in sorted({turn * (len(paths) - 1) // (NUM_STEPS - 1) for turn in range(NUM_STEPS)})]
 
 
-def _group(training: Training, label: str, path: Path) -> ShownGroup | None:
-    try:
-        sample = read_object(path)
-        groups = sample["groups"]
-        with_signal = [group for group in groups if any(row["advantage"] for row in group["completions"])]
-        return _shown(training, label, path.parent, int(sample["step"]), (with_signal or groups)[0])
-    except UNREADABLE:
-        return None
+def _group(training: Training, label: str, path: Path) -> ShownGroup:
+    sample = read_object(path)
+    groups = sample["groups"]
+    with_signal = [group for group in groups if any(row["advantage"] for row in group["completions"])]
+    return _shown(training, label, path.parent, int(sample["step"]), (with_signal or groups)[0])
 
 
 def _shown(training: Training, label: str, folder: Path, step: int, group: Mapping[str, Any]) -> ShownGroup:

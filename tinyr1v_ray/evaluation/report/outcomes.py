@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinyr1v_ray.evaluation.benchmarks.stored import SCORES, StoredAnswer
+from tinyr1v_ray.evaluation.reading import UNREADABLE, reason
 from tinyr1v_ray.evaluation.report.evaluations import Answered, read_evaluation
-from tinyr1v_ray.evaluation.report.reading import UNREADABLE, reason
 from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
 
 

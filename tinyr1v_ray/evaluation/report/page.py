@@ -11,13 +11,13 @@ from markupsafe import Markup
 
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.evaluation.comparison import NUM_RESAMPLES
+from tinyr1v_ray.evaluation.reading import visible
 from tinyr1v_ray.evaluation.report import paper
 from tinyr1v_ray.evaluation.report.claims import MARGIN_POINTS, p_text, signed, specialist_sentences
 from tinyr1v_ray.evaluation.report.contents import Contents, read_contents
 from tinyr1v_ray.evaluation.report.figures import figures_of
 from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES, KNOWN_NAMES
 from tinyr1v_ray.evaluation.report.pictures import pictures_of
-from tinyr1v_ray.evaluation.report.reading import visible
 from tinyr1v_ray.evaluation.report.tables import merge_rows
 from tinyr1v_ray.telemetry.records import replace_file, to_json
 

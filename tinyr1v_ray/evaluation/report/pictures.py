@@ -12,8 +12,6 @@ from tinyr1v_ray.evaluation.report.findings import REFERENCE_MERGE
 from tinyr1v_ray.evaluation.report.names import ALGORITHM_NAMES
 from tinyr1v_ray.evaluation.report.tables import FrontierRow, merge_rows
 
-_LONGEST_LABEL = 30
-
 
 def pictures_of(contents: Contents) -> dict[str, list[Picture]]:
     """All pictures, by section."""
@@ -29,16 +27,14 @@ def pictures_of(contents: Contents) -> dict[str, list[Picture]]:
         found["frontier"].append(charts.frontier_chart(points, domain))
     amm = contents.outcomes.of_paper(REFERENCE_MERGE)
     averages = [
-        (_short(contents.labels[row.model.name]), row.accuracy, row.model is amm)
+        (contents.labels[row.model.name], row.accuracy, row.model is amm)
         for row in merge_rows(contents.rows)
         if row.accuracy is not None and row.model.role != "specialist"
     ]
     if averages:
         found["merge"].append(charts.interval_chart(averages, "average accuracy, %"))
     if contents.geometry is not None:
-        found["cosines"].append(
-            charts.matrix_chart([_short(name) for name in contents.geometry.experts], contents.geometry.weighted_KK)
-        )
+        found["cosines"].append(charts.matrix_chart(contents.geometry.experts, contents.geometry.weighted_KK))
     if stages := _stage_seconds(contents):
         found["seconds"].append(charts.seconds_chart(stages, "Seconds by stage"))
     if phases := _phase_seconds(contents):
@@ -55,11 +51,6 @@ def _point_label(row: FrontierRow) -> str:
     return ALGORITHM_NAMES.get(row.family, row.family)
 
 
-def _short(label: str) -> str:
-    """A label that leaves room for the picture itself."""
-    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
-
-
 def _stage_seconds(contents: Contents) -> dict[str, dict[str, float]]:
     """By kind and name, a part a seed; the evaluations, which are much alike, are one row with their mean."""
     rows: dict[str, dict[str, float]] = defaultdict(dict)
@@ -71,7 +62,7 @@ def _stage_seconds(contents: Contents) -> dict[str, dict[str, float]]:
         if stage.kind == "evaluate":
             evaluations[part].append(stage.seconds)
         else:
-            rows[_short(f"{stage.kind} {stage.name}")][part] = stage.seconds
+            rows[f"{stage.kind} {stage.name}"][part] = stage.seconds
     if evaluations:
         rows["evaluate a model (mean)"] = {part: fmean(seconds) for part, seconds in evaluations.items()}
     return rows
@@ -82,7 +73,7 @@ def _phase_seconds(contents: Contents) -> dict[str, dict[str, float]]:
     rows: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for training in contents.trainings:
         for phase, seconds in training.seconds_by_phase.items():
-            rows[_short(contents.labels[training.entry.name])][phase] += seconds
+            rows[contents.labels[training.entry.name]][phase] += seconds
     totals: dict[str, float] = defaultdict(float)
     for row in rows.values():
         for phase, seconds in row.items():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tinyr1v_ray.evaluation.benchmarks.stored import RECORD
-from tinyr1v_ray.evaluation.report.reading import UNREADABLE, as_object, read_object
+from tinyr1v_ray.evaluation.benchmarks.stored import read_record
+from tinyr1v_ray.evaluation.reading import UNREADABLE, as_object, read_object, read_or_remark
 from tinyr1v_ray.evaluation.report.recipe import Recipe
 from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, ENVIRONMENT_FILE
 
@@ -23,17 +24,22 @@ class Provenance:
     versions: Mapping[str, str]
 
 
-def read_provenance(recipe: Recipe) -> Provenance:
-    """From the evaluations' records, the recipe's configuration and the first training's environment."""
-    records = [_read(entry.evaluation / RECORD) for entry in recipe.entries if entry.evaluation is not None]
-    drawing = dict.fromkeys(_drawing(record["config"]) for record in records if "config" in record)
-    environments = (_read(entry.train / ENVIRONMENT_FILE) for entry in recipe.entries if entry.train is not None)
-    return Provenance(tuple(drawing), _settings(recipe.run), _versions(next(filter(None, environments), {})))
+def read_provenance(recipe: Recipe) -> tuple[Provenance, list[str]]:
+    """From the evaluations' records, the recipe's configuration and the first training's environment.
+
+    And what is left out; of the records the outcomes say so.
+    """
+    folders = [entry.evaluation for entry in recipe.entries if entry.evaluation is not None]
+    records = [read_or_remark(partial(read_record, folder), folder.name)[0] for folder in folders]
+    drawing = dict.fromkeys(_drawing(record["config"]) for record in records if record is not None)
+    settings, unread = read_or_remark(partial(_settings, recipe.run), CONFIG_FILE)
+    versions, unread_too = _first_versions(recipe)
+    return Provenance(tuple(drawing), settings or "", versions), unread + unread_too
 
 
-def _drawing(config: object) -> str:
+def _drawing(config: Mapping[str, Any]) -> str:
     try:
-        return _drawing_of(as_object(config, "config"))
+        return _drawing_of(config)
     except UNREADABLE:
         return "in a way that its record does not tell"
 
@@ -50,25 +56,28 @@ def _drawing_of(config: Mapping[str, Any]) -> str:
 
 def _settings(run: Path) -> str:
     """The recipe's configuration, without the folder it ran in."""
-    try:
-        lines = (run / CONFIG_FILE).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return ""
+    lines = (run / CONFIG_FILE).read_text(encoding="utf-8").splitlines()
     return "\n".join(line for line in lines if not line.startswith("folder:"))
 
 
-def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
-    packages = environment.get("packages")
+def _first_versions(recipe: Recipe) -> tuple[dict[str, str], list[str]]:
+    remarks: list[str] = []
+    for entry in recipe.entries:
+        if entry.train is not None:
+            what = f"{entry.name}, seed {entry.seed}: {ENVIRONMENT_FILE}"
+            versions, said = read_or_remark(partial(_versions, entry.train / ENVIRONMENT_FILE), what)
+            remarks += said
+            if versions:
+                return versions, remarks
+    return {}, remarks
+
+
+def _versions(path: Path) -> dict[str, str]:
+    environment = read_object(path)
     named = {"commit": environment.get("git_commit"), "python": environment.get("python")}
-    named |= {"CPU cores": environment.get("num_cpus"), **(packages if isinstance(packages, dict) else {})}
+    named |= {"CPU cores": environment.get("num_cpus")}
+    named |= as_object(environment.get("packages", {}), "packages")
     return {name: str(version) for name, version in named.items() if version}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_object(path)
-    except UNREADABLE:
-        return {}
 
 
 def mixed_drawing(drawing: Sequence[str]) -> list[str]:

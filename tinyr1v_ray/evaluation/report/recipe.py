@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.errors import DataError, RunFolderError
-from tinyr1v_ray.evaluation.report.reading import UNREADABLE, is_count, is_number, read_object, reason, texts
+from tinyr1v_ray.evaluation.reading import UNREADABLE, is_count, is_number, read_object, reason, texts
 
 INDEX = "recipe.json"
 """What a recipe's folder is found by."""

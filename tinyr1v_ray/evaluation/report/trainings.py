@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyr1v_ray.config.base import read_yaml
-from tinyr1v_ray.evaluation.report.reading import UNREADABLE, as_object, is_count, is_number, parse, reason
+from tinyr1v_ray.evaluation.reading import UNREADABLE, as_object, is_count, is_number, parse, read_or_remark, reason
 from tinyr1v_ray.evaluation.report.recipe import Entry, Recipe
 from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, differing_keys
 from tinyr1v_ray.telemetry.sinks import GROUPS_FILE, METRICS_FILE
@@ -25,7 +26,7 @@ _MOST_COMPLETIONS = 4096
 
 @dataclass(frozen=True)
 class Training:
-    """One training of one seed; `rows` are its finished steps, `config` is empty where the file is missing."""
+    """One training of one seed; `rows` are its finished steps, `config` is empty where none can be read."""
 
     entry: Entry
     folder: Path
@@ -46,10 +47,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure by step: mean, least and largest over the seeds, at the steps that every seed has finished."""
+    """A figure by step: mean, least and largest over the seeds, at the steps that every seed has finished.
+
+    `is_whole` says that no more steps will come.
+    """
 
     algorithm: str
     num_seeds: int
+    is_whole: bool
     steps: np.ndarray
     mean: np.ndarray
     low: np.ndarray
@@ -66,9 +71,10 @@ def read_trainings(recipe: Recipe) -> tuple[tuple[Training, ...], list[str]]:
             continue
         read.add(entry.train)
         rows, left_out = json_lines(entry.train / METRICS_FILE, _is_step)
-        remarks += [f"{entry.name}, seed {entry.seed}: {said}" for said in left_out]
+        config, unread = read_or_remark(partial(_config, entry.train / CONFIG_FILE), CONFIG_FILE)
+        remarks += [f"{entry.name}, seed {entry.seed}: {said}" for said in left_out + unread]
         if rows:
-            found[entry.train] = Training(entry, entry.train, _config(entry.train), tuple(rows))
+            found[entry.train] = Training(entry, entry.train, config or {}, tuple(rows))
     return tuple(found.values()), remarks
 
 
@@ -116,11 +122,8 @@ def _is_group(row: Mapping[str, Any]) -> bool:
     )
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        return read_yaml(folder / CONFIG_FILE)
-    except UNREADABLE:
-        return {}
+def _config(path: Path) -> dict[str, Any]:
+    return read_yaml(path) if path.exists() else {}
 
 
 def differing_settings(first: Training, second: Training) -> list[str]:
@@ -168,7 +171,13 @@ def _curve(algorithm: str, trainings: Sequence[Training], figure: str) -> Curve 
         return None
     values_ST = np.array([[table[step] for step in steps] for table in tables])
     return Curve(
-        algorithm, len(tables), np.array(steps), values_ST.mean(axis=0), values_ST.min(axis=0), values_ST.max(axis=0)
+        algorithm,
+        len(tables),
+        not any(training.entry.is_training for training in trainings),
+        np.array(steps),
+        values_ST.mean(axis=0),
+        values_ST.min(axis=0),
+        values_ST.max(axis=0),
     )
 
 

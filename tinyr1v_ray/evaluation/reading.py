@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tinyr1v_ray.errors import DataError, TinyR1VError
 
@@ -18,6 +18,7 @@ _MOST_NUMBER = 1e100
 """No figure of a run is beyond it, and sums and squares of such numbers stay finite."""
 _MOST_COUNT = 10**15
 _LONGEST_REASON = 400
+_ReadT = TypeVar("_ReadT")
 
 
 def parse(content: bytes | str) -> Any:
@@ -28,6 +29,22 @@ def parse(content: bytes | str) -> Any:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; raises errors of UNREADABLE."""
     return as_object(parse(path.read_text(encoding="utf-8")), path.name)
+
+
+def read_or_remark(read: Callable[[], _ReadT], what: str) -> tuple[_ReadT | None, list[str]]:
+    """What `read` gives; else None, and a sentence about `what` unless it is only that the file is not there.
+
+    >>> read_or_remark(lambda: as_object([], "a.json"), "a.json")[1]
+    ['a.json is left out, it cannot be read (a.json holds a list; it is a JSON object; restore it)']
+    >>> read_or_remark(lambda: read_object(Path("/nowhere")), "a")
+    (None, [])
+    """
+    try:
+        return read(), []
+    except (FileNotFoundError, NotADirectoryError):
+        return None, []
+    except UNREADABLE as error:
+        return None, [f"{what} is left out, it cannot be read ({reason(error)})"]
 
 
 def as_object(value: object, name: str) -> dict[str, Any]:
