@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -19,10 +18,9 @@ hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True, scope="module")
-def torch_threads() -> Iterator[None]:
-    """Engines and merges set the number of threads for their process; the next module finds it as it was."""
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 0
-    yield
-    if torch:
-        torch.set_num_threads(before)
+def one_thread() -> None:
+    """Torch begins every module with one thread: models are tiny here, and engines and merges set the number for their
+    whole process.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)

@@ -58,7 +58,6 @@ def prompts(inputs: RunInputs) -> list[Prompt]:
 
 @pytest.fixture(scope="module")
 def engine(config: TrainConfig, inputs: RunInputs) -> Iterator[VllmEngine]:
-    torch.set_num_threads(1)  # as in an actor of one thread
     engine = VllmEngine(config, inputs.model_folder, inputs.max_images, inputs.stop_ids)
     engine.init_weight_transfer({}).result()
     yield engine
