@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tiny_models import Merge
+from safetensors.torch import save_file
+from tiny_models import Merge, weights
 
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
@@ -82,10 +82,6 @@ def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def own(name: str, **more: object) -> dict[str, object]:
     return {"method": "function", "function": f"some_merges:{name}", **more}
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
 
 
 def test_a_mean_of_ones_own_is_the_average(merge_here: Merge) -> None:

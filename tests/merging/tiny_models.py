@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tinyr1v_ray.merging.session import MergeSummary
 
@@ -75,3 +77,37 @@ def write_expert(base: Path, folder: Path, *, seed: int, scale: float = 1e-3) ->
     }
     save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+Weights = dict[str, Tensor]
+QUICK = {"amm": {"steps": 8}}
+
+
+def weights(folder: Path) -> Weights:
+    return load_file(folder / "model.safetensors")
+
+
+def report(folder: Path) -> dict:
+    return json.loads((folder / "merge.json").read_text())
+
+
+def is_linear(name: str, weight: Tensor) -> bool:
+    return weight.ndim == 2 and "embed" not in name and "lm_head" not in name and "norm" not in name
+
+
+def with_changes(source: Path, target: Path, change: Callable[[Weights], Weights]) -> Path:
+    shutil.copytree(source, target)
+    save_file(change(weights(source)), target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def composite_name(name: str) -> str:
+    """As transformers calls a tensor now."""
+    if name.startswith("visual."):
+        return "model." + name
+    return name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
+
+
+def composite(tensors: Weights) -> Weights:
+    """The same tensors under such names."""
+    return {composite_name(name): tensor for name, tensor in tensors.items()}

@@ -1,0 +1,145 @@
+"""Merged values: every method's definition, computed again on whole tensors; policies; layouts of names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import (
+    QUICK,
+    Merge,
+    Weights,
+    composite,
+    is_linear,
+    report,
+    weights,
+    with_changes,
+)
+from torch import Tensor
+from whole_matrix import merged_matrix
+
+from tinyr1v_ray.config.merge import WUDI, RecipeConfig
+from tinyr1v_ray.merging.amm import AmmConfig, merge_task_vectors
+from tinyr1v_ray.merging.baselines import magnitudes_at_densities
+from tinyr1v_ray.merging.names import canonical_name
+
+METHODS = ("amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c")
+
+
+@pytest.fixture
+def deltas(tied_base: Path, experts: list[Path]) -> tuple[Weights, list[Weights]]:
+    base = weights(tied_base)
+    return base, [{name: weights(e)[name] - base[name] for name in base} for e in experts]
+
+
+def test_all_methods_in_one_pass(
+    merge_here: Merge, tmp_path: Path, deltas: tuple[Weights, list[Weights]], tied_base: Path
+) -> None:
+    """Each recipe's output equals the definition, computed here on whole tensors."""
+    base, taus = deltas
+    steps = {"amm": {"steps": 40}}
+    merge_here(recipes={m: {"method": m} | (steps if m in ("amm", "wudi") else {}) for m in METHODS})
+    out = {method: weights(tmp_path / "merged" / method) for method in METHODS}
+    for name, weight in base.items():
+        each = [tau[name] for tau in taus]
+        flat = [tau.view(len(tau), -1) for tau in each]
+        expected = {
+            "average": sum(each) / 3,
+            "task_arithmetic": 0.3 * sum(each),
+            "ties": ties(each, 0.2),
+            "dare": merged_matrix(flat, RecipeConfig(method="dare"), canonical_name(name)).view(weight.shape),
+            **dict.fromkeys(("iso_c", "amm", "wudi"), sum(each) / 3),
+        }
+        if is_linear(name, weight):
+            left, values, right = torch.linalg.svd(sum(each).double(), full_matrices=False)
+            expected["iso_c"] = (left @ right * values.mean()).float()
+            expected["amm"] = merge_task_vectors(each, AmmConfig(steps=40)).task_vector
+            expected["wudi"] = merge_task_vectors(each, WUDI.model_copy(update={"steps": 40})).task_vector
+        for method, delta in expected.items():
+            assert torch.allclose(out[method][name], weight + delta, atol=2e-7), (method, name)
+    for method in METHODS:
+        assert list(out[method]) == list(base)
+
+
+def ties(each: list[Tensor], density: float) -> Tensor:
+    """Straight from the paper, by sorting."""
+    trimmed = []
+    for tau in each:
+        keep = max(1, int(density * tau.numel()))
+        threshold = tau.abs().flatten().sort(descending=True).values[keep - 1]
+        trimmed.append(torch.where(tau.abs() >= threshold, tau, torch.zeros_like(tau)))
+    stack = torch.stack(trimmed)
+    agree = (torch.sign(stack) == torch.sign(stack.sum(0))) & (stack != 0)
+    return (stack * agree).sum(0) / agree.sum(0).clamp(min=1)
+
+
+def test_dare_drops_its_share_and_keeps_the_mean() -> None:
+    taus = [torch.full((400, 500), float(i + 1)) for i in range(2)]
+    recipe = RecipeConfig(method="dare", scale=1.0, drop=0.2, seed=4)
+    merged = merged_matrix(taus, recipe, "x")
+    values, counts = merged.unique(return_counts=True)
+    assert values.tolist() == pytest.approx([0, 1.25, 2.5, 3.75])
+    shares = [0.04, 0.16, 0.16, 0.64]
+    assert (counts / merged.numel()).tolist() == pytest.approx(shares, abs=0.005)
+    assert torch.equal(merged, merged_matrix(taus, recipe, "x"))
+    assert not torch.equal(merged, merged_matrix(taus, recipe, "y"))
+
+
+def test_the_exact_magnitude_is_found_block_by_block() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(2, 10_001, generator=generator) * 1e-4
+    values[1, :6000] = 0.25  # more ties than are kept
+    blocks = [values[:, begin : begin + 777] for begin in range(0, 10_001, 777)]
+    densities = (1e-6, 0.2, 0.5, 1.0)
+    expected = [
+        [float(row.abs().sort(descending=True).values[max(1, int(density * 10_001)) - 1]) for row in values]
+        for density in densities
+    ]
+    assert magnitudes_at_densities(lambda: blocks, densities) == expected
+
+
+def test_flat_and_composite_layouts_merge_alike(
+    tied_base: Path, experts: list[Path], merge_here: Merge, tmp_path: Path
+) -> None:
+    other = [with_changes(e, tmp_path / f"c{i}", composite) for i, e in enumerate(experts)]
+    merge_here(output=str(tmp_path / "plain"), recipe=QUICK)
+    merge_here(output=str(tmp_path / "crossed"), experts=[str(e) for e in other], recipe=QUICK)
+    assert (tmp_path / "plain/model.safetensors").read_bytes() == (tmp_path / "crossed/model.safetensors").read_bytes()
+    base = with_changes(tied_base, tmp_path / "base", composite)
+    merge_here(output=str(tmp_path / "both"), base=str(base), experts=[str(e) for e in other], recipe=QUICK)
+    both, plain = weights(tmp_path / "both"), composite(weights(tmp_path / "plain"))
+    assert both.keys() == plain.keys() and all(torch.equal(both[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rules"),
+    [
+        ({"vision": "base"}, {"vision": "base", "merger": "base", "language": "amm", "norm": "average"}),
+        ({"vision": "average", "others": "base"}, {"vision": "average", "norm": "base", "embedding": "base"}),
+        ({"others": "sum"}, {"convolution": "sum", "bias": "sum", "vision": "amm"}),
+        ({"method": "ties"}, {"norm": "ties", "language": "ties", "embedding": "ties"}),
+        ({"method": "ties", "others": "average"}, {"norm": "average", "language": "ties"}),
+    ],
+)
+def test_policies(
+    settings: dict, rules: dict[str, str], merge_here: Merge, tmp_path: Path, deltas: tuple[Weights, list[Weights]]
+) -> None:
+    merge_here(recipe=settings | ({"amm": {"steps": 2}} if "method" not in settings else {}))
+    base, taus = deltas
+    out = weights(tmp_path / "merged")
+    for record in report(tmp_path / "merged")["tensors"]:
+        if record["kind"] in rules:
+            assert record["rule"] == rules[record["kind"]]
+        name = record["stored_name"]
+        if record["rule"] == "base":
+            assert record["action"] == "copied"
+            assert torch.equal(out[name], base[name])
+        if record["rule"] == "sum":
+            assert torch.allclose(out[name], base[name] + sum(tau[name] for tau in taus), atol=1e-6)
+
+
+def test_spectral_solver_end_to_end(merge_here: Merge, tmp_path: Path) -> None:
+    merge_here(recipe={"solver": "spectral", "amm": {"projection": "none"}})
+    found = [r for r in report(tmp_path / "merged")["tensors"] if r["action"] == "merged"]
+    assert all(r["form"] == "spectral" and r["loss_last"] < r["loss_first"] for r in found)
