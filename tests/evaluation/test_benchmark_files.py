@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import csv
-import io
 from pathlib import Path
 
 import pytest
+from benchmark_cells import picture
 from PIL import Image
 
 from tinyr1v_ray.config.evaluate import UserBenchmarkSettings
 from tinyr1v_ray.errors import ConfigError, DataError
-from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
+from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.load import EMPTY_KEY, find_file, load_items
 from tinyr1v_ray.evaluation.benchmarks.registry import TEN_BENCHMARKS, find_benchmark
 from tinyr1v_ray.evaluation.tsv import read_tsv
@@ -21,19 +21,21 @@ MMSTAR = TEN_BENCHMARKS["mmstar"]
 COLUMNS = ("index", "question", "image", "answer", "A", "B", "C", "D", "category", "l2_category")
 
 
-def picture(shade: int) -> str:
-    buffer = io.BytesIO()
-    Image.new("RGB", (28, 28), (shade, shade, shade)).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
 def row(index: str, image: str, question: str = "Which?", answer: str = "A") -> list[str]:
     return [index, question, image, answer, "cat", "dog", "cow", "pig", "logic", "fine"]
 
 
-def write(path: Path, rows: list[list[str]], columns: tuple[str, ...] = COLUMNS, **options: object) -> Path:
-    with path.open("w", newline="", encoding=str(options.pop("encoding", "utf-8"))) as file:
-        writer = csv.writer(file, **{"delimiter": "\t", "quoting": csv.QUOTE_ALL, **options})  # type: ignore[arg-type]
+def write(
+    path: Path,
+    rows: list[list[str]],
+    columns: tuple[str, ...] = COLUMNS,
+    *,
+    encoding: str = "utf-8",
+    delimiter: str = "\t",
+    quoting: int = csv.QUOTE_ALL,
+) -> Path:
+    with path.open("w", newline="", encoding=encoding) as file:
+        writer = csv.writer(file, delimiter=delimiter, quoting=quoting)
         writer.writerow(columns)
         writer.writerows(rows)
     return path
@@ -193,7 +195,7 @@ def test_an_unknown_benchmark_names_the_nearest(name: str, near: str) -> None:
 
 
 @pytest.mark.parametrize("benchmark", TEN_BENCHMARKS.values(), ids=lambda benchmark: benchmark.name)
-def test_prompts_hold_question_and_options(benchmark) -> None:
+def test_prompts_hold_question_and_options(benchmark: Benchmark) -> None:
     columns = {"choices": "['yes1', 'no2']", "image_path": "a", "answer_type": "float", "precision": "2"}
     item = BenchmarkItem("1", "What is it?", "A", {"A": "yes1", "B": "no2"}, "c", columns)
     asked = benchmark.prompt(item)

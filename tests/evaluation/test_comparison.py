@@ -75,14 +75,17 @@ def test_seeds_widen_the_interval() -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 0.05])
 def test_intervals_cover_the_truth(spread: float) -> None:
-    """Three trainings of 100 items, with and without a spread of the trainings: about 19 of 20 intervals hold zero."""
+    """Three trainings of 100 items: about 19 of 20 intervals hold zero.
+
+    A few less where trainings scatter, since three are few; a few more where not, since noise is counted a little twice.
+    """
     rng = np.random.default_rng(11)
     held = 0
     for _ in range(300):
         table = rng.normal(0, spread, (3, 1)) + rng.normal(0, 0.3, 100) + rng.normal(0, 0.3, (3, 100))
         estimate = crossed_mean([table], num_resamples=1000)
         held += estimate.low <= 0.0 <= estimate.high
-    assert held / 300 >= 0.90
+    assert 0.90 <= held / 300 <= 0.985
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.05, 0.1, 0.15, 0.3])

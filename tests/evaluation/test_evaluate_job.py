@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import csv
-import io
 import json
 import re
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from benchmark_cells import picture
 
 from tinyr1v_ray.cli import evaluate
 from tinyr1v_ray.config.base import load_settings, parse_settings
@@ -44,24 +43,18 @@ def config(**settings: Any) -> EvaluateConfig:
     return parse_settings(EvaluateConfig, {"benchmarks": ["mme"], "sampling": {"max_tokens": 48}, **settings}, SMALL)
 
 
-def picture(shade: int) -> str:
-    buffer = io.BytesIO()
-    Image.new("RGB", (56, 28), (shade, shade, shade)).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
 def write_mme(folder: Path) -> None:
     """Four images with a question each for yes and no; one broken image, one item without a key, one endless prompt."""
     rows = [["index", "image", "question", "answer", "category", "image_path"]]
     for number in range(8):
-        shade = str(number - 1) if number % 2 else picture(10 * number)
+        shade = str(number - 1) if number % 2 else picture(10 * number, 56)
         answer = ("Yes", "No")[number % 2]
         rows.append(
             [str(number), shade, f"Is it {number}?", answer, ("color", "OCR")[number // 4], f"{number // 2}.png"]
         )
     rows.append(["8", "broken!!" * 20, "Is it 8?", "Yes", "color", "8.png"])
-    rows.append(["9", picture(1), "Is it 9?", "", "color", "8.png"])
-    rows.append(["10", picture(2), "word " * 20_000, "Yes", "color", "10.png"])
+    rows.append(["9", picture(1, 56), "Is it 9?", "", "color", "8.png"])
+    rows.append(["10", picture(2, 56), "word " * 20_000, "Yes", "color", "10.png"])
     with (folder / "MME.tsv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL).writerows(rows)
 
@@ -149,11 +142,17 @@ def test_going_on_asks_for_nothing_that_is_there(output: Path, monkeypatch: pyte
 
 def test_groups_are_never_torn_by_a_limit(tmp_path: Path) -> None:
     write_mme(tmp_path)
-    settings = config(num_items=4, data=str(tmp_path), output=str(tmp_path / "out"))
-    inputs = load_evaluation(settings, named_benchmarks(settings), tmp_path / "out")
-    kept = [stored.item for stored in inputs.items["mme"]]
-    pairs = {TEN_BENCHMARKS["mme"].group(item) for item in kept}
-    assert len(kept) >= 4 and len(kept) <= 2 * len(pairs)
+
+    def groups(num_items: int) -> dict[str, list[str]]:
+        settings = config(num_items=num_items, data=str(tmp_path), output=str(tmp_path / "out"))
+        found: dict[str, list[str]] = defaultdict(list)
+        for stored in load_evaluation(settings, named_benchmarks(settings), tmp_path / "out").items["mme"]:
+            found[TEN_BENCHMARKS["mme"].group(stored.item)].append(stored.item.index)
+        return found
+
+    whole, kept = groups(0), groups(4)
+    assert sorted(map(len, whole.values())) == [1, 2, 2, 2, 2, 2] and 0 < len(kept) < len(whole)
+    assert sum(map(len, kept.values())) >= 4 and all(whole[name] == items for name, items in kept.items())
     assert not (tmp_path / "out").exists()
 
 
@@ -217,7 +216,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_users_benchmark_is_described_by_its_columns(tmp_path: Path) -> None:
-    header, cells = ["index", "image", "ask", "key", "kind"], ["1", picture(3), "How much?", "1/2", "hard"]
+    header, cells = ["index", "image", "ask", "key", "kind"], ["1", picture(3, 56), "How much?", "1/2", "hard"]
     with (tmp_path / "own.tsv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, delimiter="\t").writerows([header, cells])
     own = {
