@@ -29,6 +29,7 @@ class Machines:
     trained: list[tuple[int, int, int]] = field(default_factory=list)  # step, prompt number, version it began under
     cursors: list[int] = field(default_factory=list)
     evaluated: list[tuple[int, int, int]] = field(default_factory=list)  # step, version, groups in flight
+    num_started: int = 0
     most_in_flight: int = 0
     in_flight: int = 0
 
@@ -42,6 +43,7 @@ class Machines:
 
     async def generate(self, prompt: Prompt) -> RolloutGroup:
         version = self.version
+        self.num_started += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(self.random.uniform(0, 0.004))
@@ -109,6 +111,10 @@ def test_every_group_is_trained_once_in_the_order_of_the_data(max_staleness: int
     machines = run(Machines(), max_staleness=max_staleness)
     assert [number for _, number, _ in machines.trained] == list(range(48))
     assert machines.cursors == [4 * step for step in range(1, 13)]
+
+
+def test_on_policy_nothing_is_sampled_that_no_step_trains_on() -> None:
+    assert run(Machines()).num_started == 48
 
 
 def test_a_resumed_loop_goes_on_with_the_next_group() -> None:
