@@ -77,7 +77,7 @@ def test_seeds_widen_the_interval() -> None:
 def test_intervals_cover_the_truth(spread: float) -> None:
     """Three trainings of 100 items: about 19 of 20 intervals hold zero.
 
-    A few less where trainings scatter, since three are few; a few more where not, since noise is counted a little twice.
+    A few less where trainings scatter, since three are few; a few more where not, since noise counts a little twice.
     """
     rng = np.random.default_rng(11)
     held = 0
