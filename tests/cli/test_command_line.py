@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
+from ray.util import placement_group, remove_placement_group
 
 from tinyr1v_ray.cli.main import main
+from tinyr1v_ray.orchestration import training
 
 TINYR1V = str(Path(sys.executable).with_name("tinyr1v"))
 CONFIG = str(Path(__file__).parents[2] / "configs" / "miniature_ocr_cpu.yaml")
@@ -66,18 +68,74 @@ def test_bad_input_is_one_line_and_exit_2_and_leaves_nothing(
     assert not ray.is_initialized() and not list(tmp_path.iterdir())
 
 
-def test_what_only_the_data_shows_is_one_line_too(tmp_path: Path) -> None:
-    done = tinyr1v("train", "--config", CONFIG, "rollout.max_tokens=380", folder=tmp_path)
-    assert done.returncode == 2, done.stderr
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("tinyr1v: ")]
-    assert "prompt of" in line and "Traceback" not in done.stderr
-    assert not (tmp_path / "runs" / "miniature_ocr_cpu").exists()
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND; see tinyr1v --help"),
+        (["train"], "the following arguments are required: --config; see tinyr1v train --help"),
+        (["plan", "--config", CONFIG, "--cluster", "-1x8xH100-80GB"], "argument --cluster: expected one argument; see"),
+        (["miniature", "build", "--output", "x", "--steps", "0"], "argument --steps: 0 is too small; it must be at"),
+    ],
+)
+def test_arguments_that_are_wrong_are_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith(f"tinyr1v: {message}") and said.count("\n") == 1
 
 
-def test_a_cluster_that_is_too_small_is_said_at_once(tmp_path: Path) -> None:
-    start = time.monotonic()
-    done = tinyr1v("train", "--config", CONFIG, "rollout.num_engines=64", folder=tmp_path)
-    assert done.returncode == 2
-    assert "64 engines" in done.stderr and "add nodes" in done.stderr
-    assert time.monotonic() - start < 100
-    assert not (tmp_path / "runs" / "miniature_ocr_cpu").exists()
+@pytest.fixture(scope="module")
+def four_cores() -> Iterator[None]:
+    """This process is connected to a cluster, as the driver of a job is."""
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def folder(four_cores: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the command is called."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rollout.max_tokens=380", "tinyr1v: .*prompt of .*"),
+        ("rollout.num_engines=64", "tinyr1v: the run asks for .*64 engines.*, the cluster has 4; .*add nodes"),
+    ],
+)
+def test_what_only_the_data_or_the_cluster_shows_is_one_line_too(
+    override: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--config", CONFIG, override]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(message, said.splitlines()[-1]) and said.count("tinyr1v: ") == 1, said
+    assert not (folder / "runs" / "miniature_ocr_cpu").exists()
+
+
+def test_a_run_that_waits_says_for_what_and_one_that_fails_ends_with_1(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    another_runs = placement_group([{"CPU": 3}])
+    assert another_runs.wait(30)
+    try:
+        timeouts = ["learner.start_timeout_s=1", "rollout.start_timeout_s=1", "learner.max_restarts=0"]
+        assert main(["train", "--config", CONFIG, *timeouts]) == 1
+    finally:
+        remove_placement_group(another_runs)
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert any("cluster: waiting for" in line and "CPUs, 1 are free now" in line for line in lines), lines
+    assert re.match("tinyr1v: .*did not answer within", last), last
+
+
+def test_flags_of_a_resumed_training_reach_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests: list[training.TrainRequest] = []
+    monkeypatch.setattr(training, "run_training", lambda request: requests.append(request) or "")
+    for flags in ([], ["--resume"], ["--resume", "--allow-previous-checkpoint"]):
+        assert main(["train", "--config", CONFIG, *flags]) == 0
+    assert [(of.resume, of.allow_previous) for of in requests] == [(False, False), (True, False), (True, True)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,12 +20,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 import yaml
 
+from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.cli.submit import _placements
 from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.orchestration import submission
+from tinyr1v_ray.orchestration.planning.kinds import read_config
 from tinyr1v_ray.orchestration.working_tree import check_size, largest_folder, read_working_tree, write_archive
 
 CLI = [sys.executable, "-m", "tinyr1v_ray.cli.main"]
@@ -51,6 +56,15 @@ RECIPE = f"""# with this comment, the folder of configurations is the largest of
 name: whole
 train: {json.dumps(SHARED)}
 trainings: {{ocr: {{}}}}
+evaluate: {{benchmarks: ['miniature:ocr'], engine: {{num_cpus: 0.4}}}}
+"""
+EVALUATION = """
+benchmarks: ['miniature:ocr']
+engine: {num_engines: 9, num_cpus: 0.4}
+"""
+MERGE = """
+base: miniature
+experts: [math, ocr]
 """
 JOINS = """
 from tinyr1v_ray.config.surroundings import ClusterSettings
@@ -146,6 +160,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tinyr1v_ray/cli/main.py": STAND_IN,
         "configs/small.yaml": SMALL,
         "configs/recipe_small.yaml": RECIPE,
+        "configs/evaluate.yaml": EVALUATION,
+        "configs/merge.yaml": MERGE,
         ".venv/large": "x" * 1000,
         "runs/old/checkpoint": "x" * 1000,
         "ignored/data": "x" * 1000,
@@ -167,9 +183,10 @@ def job_id_in(text: str) -> str:
     return next(word for word in text.split() if word.startswith("tinyr1v-train-"))
 
 
+@TOKEN_ON
 def test_a_job_runs_the_packed_code_and_its_exit_code_comes_back(head: Head, project: Path) -> None:
     done = submit(head, project, "run.seed=2", options=["--env", "GREETING=hello"])
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == 2 and not done.stderr, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("packed code runs"))
     assert "'train', '--config', 'configs/small.yaml'" in line and "hello" in line
     assert line.endswith("['.gitignore', 'configs', 'tinyr1v_ray']")
@@ -183,6 +200,8 @@ def test_an_interrupt_leaves_the_job_running_and_it_can_be_found_and_stopped(hea
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, env=head.environment, stdout=pipe, stderr=pipe, text=True) as following:
         assert following.stdout is not None and following.stderr is not None
+        deadline = threading.Timer(120, following.kill)
+        deadline.start()
         try:
             job_id = job_id_in(following.stdout.readline())
             while "packed code runs" not in following.stdout.readline():
@@ -191,6 +210,7 @@ def test_an_interrupt_leaves_the_job_running_and_it_can_be_found_and_stopped(hea
             assert following.wait(30) == 130
             said = following.stderr.read()
         finally:
+            deadline.cancel()
             following.kill()
     assert f"tinyr1v jobs logs --address {head.address} --follow {job_id}" in said and "Traceback" not in said
 
@@ -242,11 +262,16 @@ def test_a_cluster_that_is_too_small_is_said_before_a_job_starts(head: Head, pro
 
 
 def test_a_cluster_that_grows_is_not_asked_for_room(project: Path) -> None:
-    config = project / "configs" / "small.yaml"
-    assert (
-        len(_placements("train", config, [])) == len(_placements("run", config.with_name("recipe_small.yaml"), [])) == 1
-    )
-    assert _placements("train", config, ["cluster.autoscaling=true"]) == []
+    configs = project / "configs"
+    for name, roles in (
+        ("small", [{"learner", "rollout", "scorer"}]),
+        ("recipe_small", [{"learner", "rollout", "scorer"}, {"rollout"}, {"rollout"}]),
+        ("evaluate", [{"rollout"}]),
+    ):
+        placements = _placements(read_config(configs / f"{name}.yaml", []))
+        assert [{actor.role for actor in placement.actors} for placement in placements] == roles
+        assert _placements(read_config(configs / f"{name}.yaml", ["cluster.autoscaling=true"])) == []
+    assert _placements(read_config(configs / "merge.yaml", ["output=/x"])) == []
 
 
 @TOKEN_ON
@@ -277,13 +302,43 @@ def test_a_job_that_does_not_exist(head: Head) -> None:
         (["submit", "--address", "http://h:1", "miniature"], "a job is one of run, train, merge"),
         (["submit", "--address", "http://h:1", "--config", "configs/recipe_small.yaml"], "folder is not set for a job"),
         (["submit", "--address", "http://h:1", "{recipe}", "folder=/x", "train.run.stps=1"], "unknown key run.stps"),
+        (
+            ["submit", "--address", "http://h:1", "{recipe}", "folder=/x", "evaluate.sampling.seeed=1"],
+            "unknown key sampling.seeed",
+        ),
+        (
+            ["submit", "--address", "http://h:1", "--config", "configs/merge.yaml", "output=/x", "job.devise=cuda"],
+            "unknown key job.devise",
+        ),
+        (
+            ["submit", "--address", "http://h:1", "merge", "--config", "configs/merge.yaml", "--output", "merged"],
+            "output is merged for a job",
+        ),
+        (
+            [
+                "submit",
+                "--address",
+                "http://h:1",
+                "evaluate",
+                "--config",
+                "configs/evaluate.yaml",
+                "--output=/x",
+                "output=~/x",
+            ],
+            "output is ~/x for a job",
+        ),
+        (
+            ["submit", "--address", "http://h:1", "--config", "configs/evaluate.yaml", "output=/x", "num_itms=1"],
+            "unknown key num_itms",
+        ),
+        (["submit", "--address", "http://h:1", "train", "{config}", "run.folder=/x", "a=[1"], "cannot be applied"),
+        (["submit", "--image", "i", "--installed", "--address", "http://h:1", "train", "{config}"], "both --image and"),
+        (["submit", "--image", "i", "--address", "http://h:1", "train", "{config}"], "run.folder is not set for a job"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(
     arguments: list[str], said: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tinyr1v_ray.cli.main import main
-
     monkeypatch.chdir(project)
     monkeypatch.setenv("HOME", str(project))
     (project / "ignored" / "a.yaml").write_text("{}")
@@ -298,6 +353,39 @@ def test_bad_input_is_refused_in_one_line(
         assert main([word.replace("{ray-less}", address).replace("{json}", json_address) for word in words]) == 2
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "code"),
+    [(["--image", "registry/tinyr1v:cpu"], {"image_uri": "registry/tinyr1v:cpu"}), (["--installed"], {})],
+)
+def test_code_that_is_on_the_cluster_is_used_and_nothing_packed(
+    option: list[str],
+    code: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As Ray's client is told; the config is read where the job runs, and so is not looked for here."""
+    asked: list[dict[str, Any]] = []
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def submit_job(self, **request: Any) -> str:
+            asked.append(request)
+            return str(request["submission_id"])
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(submission, "JobSubmissionClient", Client)
+    with web_server(Silent) as address:
+        command = ["train", "--config", "/opt/configs/a.yaml", "run.folder=/shared/runs"]
+        assert main(["submit", "--address", address, "--no-follow", *option, *command]) == 0
+    [request] = asked
+    assert request["entrypoint"] == shlex.join(["python", "-m", "tinyr1v_ray.cli.main", *command])
+    assert {name: of for name, of in request["runtime_env"].items() if name != "env_vars"} == code
+    assert "packed" not in (said := capsys.readouterr().out) and f"job {request['submission_id']} submitted" in said
 
 
 class Silent(http.server.BaseHTTPRequestHandler):
@@ -331,8 +419,7 @@ def test_the_packed_files_are_those_that_git_would_take(project: Path) -> None:
     names = [str(name) for name in tree.files]
     assert names == [
         ".gitignore",
-        "configs/recipe_small.yaml",
-        "configs/small.yaml",
+        *(f"configs/{n}.yaml" for n in ("evaluate", "merge", "recipe_small", "small")),
         *(f"tinyr1v_ray/{n}" for n in ("__init__.py", "cli/__init__.py", "cli/main.py")),
     ]
     assert tree.num_bytes == sum((project / name).stat().st_size for name in names)

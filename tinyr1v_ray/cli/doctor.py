@@ -69,25 +69,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _checks(options: argparse.Namespace) -> list[Check]:
-    from tinyr1v_ray.config.base import read_yaml
+    from tinyr1v_ray.config.base import apply_overrides, read_yaml
     from tinyr1v_ray.orchestration.doctor.machine import machine_checks
     from tinyr1v_ray.orchestration.doctor.software import software_checks
     from tinyr1v_ray.orchestration.doctor.surroundings import surroundings_checks
+    from tinyr1v_ray.orchestration.planning.kinds import gpus_asked, kind_of_config, output_of, values_at
 
     if options.overrides and options.config is None:
         raise ConfigError(
             f"doctor got {options.overrides[0]} without --config; settings replace a file's; add --config"
         )
-    tree = {} if options.config is None else _with_overrides(read_yaml(options.config), options.overrides)
-    folders = {"runs": Path(str(tree.get("run.folder", "runs")))}
-    gpus = max(float(tree.get(key, 0)) for key in ("rollout.num_gpus_per_engine", "learner.num_gpus_per_rank"))
-    sources = [tree.get("model.path", ""), *tree.get("data.train", []), *tree.get("data.evaluation", [])]
-    uses_hub = any("/" in str(name) and not Path(str(name)).expanduser().exists() for name in sources)
-    address = str(tree.get("cluster.address", ""))
+    tree, output = {}, None
+    if options.config is not None:
+        tree = apply_overrides(read_yaml(options.config), options.overrides)
+        output = output_of(kind_of_config(tree, str(options.config)), tree)
+    address = next((str(value) for value in values_at(tree, ("address", "ray_address")) if value), "")
     checks = [
         *software_checks(),
-        *machine_checks(gpus, folders),
-        *surroundings_checks(address, options.address, options.config, options.overrides, uses_hub),
+        *machine_checks(gpus_asked(tree), {"results": Path(str(output or "runs"))}),
+        *surroundings_checks(address, options.address, options.config, options.overrides, _uses_hub(tree)),
     ]
     if not options.only:
         return checks
@@ -99,13 +99,11 @@ def _checks(options: argparse.Namespace) -> list[Check]:
     return [check for check in checks if check.name in options.only]
 
 
-def _with_overrides(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Dotted keys of a file, with overrides put over them: enough to know where to look; validation is a check's."""
-    from omegaconf import OmegaConf
+def _uses_hub(tree: dict[str, Any]) -> bool:
+    """Whether a model or a data set has a name of the hub, as far as unchecked settings say."""
+    from tinyr1v_ray.data.model_folder import is_hub_name
+    from tinyr1v_ray.orchestration.planning.kinds import values_at
 
-    merged = OmegaConf.to_container(OmegaConf.merge(OmegaConf.create(tree), OmegaConf.from_dotlist(overrides)))
-    flat: dict[str, Any] = {}
-    for section, value in merged.items() if isinstance(merged, dict) else ():
-        if isinstance(value, dict):
-            flat.update({f"{section!s}.{key!s}": setting for key, setting in value.items()})
-    return flat
+    named = [value for value in values_at(tree, ("path", "base", "train", "evaluation")) if not isinstance(value, dict)]
+    names = [str(name) for value in named for name in (value if isinstance(value, list) else [value])]
+    return any(is_hub_name(name.partition(":")[0]) and not Path(name).exists() for name in names)

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyr1v_ray.cli.given import given_settings
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -38,7 +40,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--judge-url", metavar="URL", help="OpenAI-compatible API of an LLM judge (default: none)")
     parser.add_argument("--judge-model", metavar="NAME", help="the judge's model")
     parser.add_argument("--rescore", type=Path, metavar="DIR", help="score the stored answers of DIR again; no model")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, flags=_flags)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,8 +49,8 @@ def run(options: argparse.Namespace) -> int:
     from tinyr1v_ray.config.evaluate import EvaluateConfig
     from tinyr1v_ray.errors import ConfigError
 
-    tree = put_over(read_yaml(options.config) if options.config else {}, _flags(options))
     if options.rescore is not None:
+        tree = put_over(read_yaml(options.config) if options.config else {}, _flags(options))
         overrides = [f"judge.{key}={value}" for key, value in tree.pop("judge", {}).items()] + options.overrides
         if tree or not all(override.startswith(("judge.", "progress=")) for override in overrides):
             raise ConfigError(
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
         summary = run_rescoring(options.rescore, overrides)
     else:
-        config = parse_settings(EvaluateConfig, tree, options.overrides)
+        config = parse_settings(EvaluateConfig, given_settings(options))
 
         from tinyr1v_ray.orchestration.evaluation_job import run_evaluation
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
+from typing import NoReturn
 
 from tinyr1v_ray.cli import doctor, evaluate, jobs, merge, miniature, plan, report, run, submit, train
 from tinyr1v_ray.errors import TinyR1VError
@@ -16,9 +17,17 @@ from tinyr1v_ray.errors import TinyR1VError
 SUB_COMMANDS: tuple[ModuleType, ...] = (run, train, merge, evaluate, report, plan, miniature, doctor, submit, jobs)
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, as every other error is said; `--help` has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(2, f"tinyr1v: {' '.join(message.split())}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all sub-commands; nothing heavy is imported for it."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="tinyr1v",
         description="Turn a small vision-language model into a concise reasoner: train specialists with LIPO, merge "
         "them with AMM. Distributed over Ray, with vLLM rollout engines and a DeepSpeed learner.",

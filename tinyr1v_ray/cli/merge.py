@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinyr1v_ray.cli.given import given_settings
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
@@ -43,18 +45,17 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="continue an interrupted merge (default), or start it again from nothing",
     )
     parser.add_argument("--verbose", action="store_true", help="one line per tensor")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, flags=_flags)
 
 
 def run(options: argparse.Namespace) -> int:
     """Check, plan, merge, say what came out."""
-    from tinyr1v_ray.config.base import parse_settings, put_over, read_yaml
+    from tinyr1v_ray.config.base import parse_settings
     from tinyr1v_ray.config.merge import MergeConfig
     from tinyr1v_ray.config.own_function import look_here
 
     look_here()
-    tree = read_yaml(options.config) if options.config else {}
-    config = parse_settings(MergeConfig, put_over(tree, _flags(options)), options.overrides)
+    config = parse_settings(MergeConfig, given_settings(options))
 
     from tinyr1v_ray.orchestration import merge_job
     from tinyr1v_ray.orchestration.merge_progress import MergeProgress

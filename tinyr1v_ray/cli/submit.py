@@ -11,17 +11,20 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from tinyr1v_ray.cli.given import given_settings
 from tinyr1v_ray.cli.jobs import add_address, connect, follow
 from tinyr1v_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+    from tinyr1v_ray.config.base import Settings
     from tinyr1v_ray.orchestration.placement import Placement
+    from tinyr1v_ray.orchestration.planning.kinds import AnyConfig
     from tinyr1v_ray.orchestration.working_tree import WorkingTree
 
-OUTPUT_KEYS = {"run": "folder", "train": "run.folder", "merge": "output", "evaluate": "output"}
-"""Sub-commands that can be submitted, and the setting that says where they write."""
+KINDS = {"run": "recipe", "train": "train", "merge": "merge", "evaluate": "evaluate"}
+"""Sub-commands that can be submitted, and the kind of configuration that each takes."""
 
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 
@@ -49,7 +52,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument("--config", metavar="FILE", help="without COMMAND: the one that this configuration is for")
     parser.add_argument(
-        "job_command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help=f"{', '.join(OUTPUT_KEYS)} and arguments"
+        "job_command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help=f"{', '.join(KINDS)} and arguments"
     )
     parser.set_defaults(run=run)
 
@@ -59,9 +62,9 @@ def run(options: argparse.Namespace) -> int:
     command = list(options.job_command)
     if options.config is not None:
         command = [_command_for(options.tree / options.config), "--config", options.config, *command]
-    if not command or command[0] not in OUTPUT_KEYS:
+    if not command or command[0] not in KINDS:
         raise ConfigError(
-            f"submit got {' '.join(command[:1]) or 'no command'}; a job is one of {', '.join(OUTPUT_KEYS)}; write "
+            f"submit got {' '.join(command[:1]) or 'no command'}; a job is one of {', '.join(KINDS)}; write "
             "tinyr1v submit --address http://HOST:8265 train --config FILE"
         )
     environment = _environment(options.env)
@@ -90,7 +93,7 @@ def _command_for(config: Path) -> str:
     from tinyr1v_ray.orchestration.planning.kinds import kind_of_config
 
     kind = kind_of_config(read_yaml(config), str(config))
-    return "run" if kind == "recipe" else kind
+    return next(command for command, of in KINDS.items() if of == kind)
 
 
 def _packed_tree(folder: Path, limit_mib: float | None) -> WorkingTree:
@@ -107,21 +110,21 @@ def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | Non
     Returns the actors that the command will start, as far as that can be known here.
     """
     from tinyr1v_ray.cli.main import build_parser
-    from tinyr1v_ray.config.base import read_yaml
+    from tinyr1v_ray.config.base import parse_settings
+    from tinyr1v_ray.orchestration.planning.kinds import OUTPUT_KEYS, SCHEMAS, output_of
 
+    options, kind = build_parser().parse_args(command), KINDS[command[0]]
     placements: list[Placement] = []
-    options = build_parser().parse_args(command)
-    config: Path | None = getattr(options, "config", None)
-    overrides: Sequence[str] = getattr(options, "overrides", ())
-    key = OUTPUT_KEYS[command[0]]
     if tree is None:  # the config is read where the job runs
-        output = _value(key, options, overrides, {})
+        options.config = None
+        given = given_settings(options)
     else:
-        if config is not None:
-            _check_packed(config, tree)
-        path = None if config is None else folder / config
-        placements = _placements(command[0], path, overrides)
-        output = _value(key, options, overrides, {} if path is None else read_yaml(path))
+        if options.config is not None:
+            _check_packed(options.config, tree)
+            options.config = folder / options.config
+        given = given_settings(options)
+        placements = _placements(parse_settings(SCHEMAS[kind], given))
+    key, output = OUTPUT_KEYS[kind], output_of(kind, given)
     if output is None or not PurePosixPath(str(output)).is_absolute():
         raise ConfigError(
             f"{key} is {output or 'not set'} for a job; its working folder vanishes with it, so what it writes goes to "
@@ -130,21 +133,20 @@ def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | Non
     return placements
 
 
-def _placements(command: str, path: Path | None, overrides: Sequence[str]) -> list[Placement]:
-    """Of a training, or of each training of a recipe; none where the cluster grows by itself."""
-    from tinyr1v_ray.config.base import load_settings
+def _placements(settings: AnyConfig) -> list[Placement]:
+    """Of a training, an evaluation, or each stage of a recipe; none where the cluster grows by itself."""
+    from tinyr1v_ray.config.merge import MergeConfig
     from tinyr1v_ray.config.pipeline import PipelineConfig
-    from tinyr1v_ray.config.train import TrainConfig
-    from tinyr1v_ray.orchestration.pipeline.stages import train_settings
-    from tinyr1v_ray.orchestration.placement import plan_placement
+    from tinyr1v_ray.orchestration.placement import placement_of
 
-    trainings: list[TrainConfig] = []
-    if command == "train":
-        trainings = [load_settings(TrainConfig, path, overrides)]
-    elif command == "run":
-        recipe = load_settings(PipelineConfig, path, overrides)
-        trainings = [train_settings(recipe, name, 0, Path(recipe.base)) for name in recipe.trainings]
-    return [plan_placement(training) for training in trainings if not training.cluster.autoscaling]
+    if isinstance(settings, MergeConfig):  # fits itself to the cluster
+        return []
+    parts: list[Settings] = [settings]
+    if isinstance(settings, PipelineConfig):
+        from tinyr1v_ray.orchestration.pipeline.stages import build_graph
+
+        parts = [stage.settings for stage in build_graph(settings, read_inputs=False).stages]
+    return [] if settings.cluster.autoscaling else [each for each in map(placement_of, parts) if each]
 
 
 def _check_packed(config: Path, tree: WorkingTree) -> None:
@@ -157,21 +159,6 @@ def _check_packed(config: Path, tree: WorkingTree) -> None:
             f"config file {config} is not among the packed files of {tree.root}; a job reads it from there; name it "
             "relative to the tree, outside of ignored folders"
         )
-
-
-def _value(key: str, options: argparse.Namespace, overrides: Sequence[str], settings: dict[str, object]) -> object:
-    """A setting as flags, overrides and file give it, in this order; None when nobody does."""
-    flag = getattr(options, key, None)
-    if flag is not None:
-        return flag
-    for override in reversed(overrides):
-        name, _, value = override.partition("=")
-        if name.strip() == key:
-            return value
-    found: object = settings
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:

@@ -21,7 +21,6 @@ import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
-from ray.util.state.common import NodeState
 
 from tinyr1v_ray.errors import ConfigError, DeadlineError, PlacementError
 from tinyr1v_ray.orchestration.placement import Placement, check_fits
@@ -121,13 +120,22 @@ class JobCluster:
 
     def check_room(self, placements: Sequence[Placement]) -> None:
         """Raise PlacementError when the nodes that are alive cannot hold the actors of one of the placements."""
-        with self._asking(), _without_overriding_variables():
-            nodes = [node.resources_total or {} for node in list_nodes(self._address, detail=True) if _is_alive(node)]
+        if not placements:
+            return
+        deadline = time.monotonic() + _AGENT_TIMEOUT_S
+        while not (nodes := self._nodes()) and time.monotonic() < deadline:  # of a cluster that was just started
+            time.sleep(_POLL_S)
         names = {name for node in nodes for name in node}
         total = {name: sum(node.get(name, 0.0) for node in nodes) for name in names}
         largest = {name: max(node.get(name, 0.0) for node in nodes) for name in names}
         for placement in placements:
             check_fits(placement, total, largest)
+
+    def _nodes(self) -> list[Mapping[str, float]]:
+        """Ray's resources of each node that is alive and has told them."""
+        with self._asking(), _without_overriding_variables():
+            nodes = list_nodes(self._address, detail=True)
+        return [node.resources_total for node in nodes if node.state == "ALIVE" and node.resources_total]
 
     def submit(self, request: JobRequest) -> str:
         """Start a job; returns its id."""
@@ -241,10 +249,6 @@ def come_back(address: str, job_id: str) -> str:
     'tinyr1v jobs logs --address http://head:8265 --follow tinyr1v-train-1'
     """
     return f"tinyr1v jobs logs --address {address} --follow {job_id}"
-
-
-def _is_alive(node: NodeState) -> bool:
-    return bool(node.state == "ALIVE")
 
 
 def _state(details: JobDetails) -> JobState:

@@ -1,79 +1,110 @@
-"""Probe, run as a module: the files that a configuration of train or merge names."""
+"""Probe, run as a module: what a configuration of any kind names is there, by the checks of the command it is for."""
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from tinyr1v_ray.config.base import load_settings, read_yaml
+from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.data.model_folder import check_context, check_model_folder
+from tinyr1v_ray.data.model_folder import check_context, check_model_folder, find_model_folder
 from tinyr1v_ray.data.sources import SourceKind, parse_source
-from tinyr1v_ray.errors import TinyR1VError
-from tinyr1v_ray.miniature.base import base_model_folder
+from tinyr1v_ray.errors import RunFolderError, TinyR1VError
+from tinyr1v_ray.evaluation.benchmarks.load import find_file
+from tinyr1v_ray.merging.accounting import open_expert
+from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.orchestration.doctor.finding import Outcome, Status, write_outcome
+from tinyr1v_ray.orchestration.evaluation_folder import output_folder
+from tinyr1v_ray.orchestration.evaluation_inputs import named_benchmarks
+from tinyr1v_ray.orchestration.inputs import check_settings
+from tinyr1v_ray.orchestration.pipeline.stages import build_graph, recipe_folder
+from tinyr1v_ray.orchestration.planning.kinds import AnyConfig, read_config
+from tinyr1v_ray.orchestration.planning.units import several
 
 _HUB_TIMEOUT_S = 20.0
 
 
-def _model(config: TrainConfig) -> str:
-    folder = base_model_folder() if config.model.path == "miniature" else Path(config.model.path).expanduser()
-    if folder.is_dir():
+def check(path: Path, overrides: Sequence[str]) -> Outcome:
+    """What is there, or the first thing that is not."""
+    try:
+        return Outcome(Status.OK, "found " + ", ".join(_look(read_config(path, overrides))))
+    except (TinyR1VError, HfHubHTTPError, OSError, ValueError) as error:
+        what, _, remedy = " ".join(str(error).split()).partition("; ")
+        return Outcome(Status.PROBLEM, what[:300], remedy or "correct the path or name in the configuration")
+
+
+def _look(config: AnyConfig) -> list[str]:
+    match config:
+        case TrainConfig():
+            model = _model(config.model.path, config.model.max_length)
+            return [model, _data([config]), _folder(Path(config.run.folder, config.run.name))]
+        case EvaluateConfig():
+            model = _model(config.model.path, config.model.max_length)
+            return [model, _benchmarks([config]), _folder(output_folder(config))]
+        case MergeConfig():
+            base = _found(config.base, open_checkpoint)
+            experts = [open_expert(Path(expert)) for expert in config.experts]
+            return [base, several(len(experts), "expert"), _folder(Path(config.output))]
+        case PipelineConfig():
+            settings = [stage.settings for stage in build_graph(config, read_inputs=False).stages]
+            trainings = [each for each in settings if isinstance(each, TrainConfig)]
+            evaluations = [each for each in settings if isinstance(each, EvaluateConfig)]
+            models = [each.model for each in trainings] + [each.model for each in evaluations]
+            base = _model(config.base, max(model.max_length for model in models))
+            return [base, _data(trainings), _benchmarks(evaluations), _folder(recipe_folder(config))]
+
+
+def _model(name: str, max_length: int) -> str:
+    def check_whole(folder: Path) -> None:
         check_model_folder(folder)
-        check_context(folder, config.model.max_length)
-        return f"model {config.model.path} is complete"
-    HfApi().model_info(config.model.path, timeout=_HUB_TIMEOUT_S)
-    return f"model {config.model.path} is on the hub"
+        check_context(folder, max_length)
+
+    return _found(name, check_whole)
 
 
-def _sources(config: TrainConfig) -> str:
-    for purpose, texts in (("train", config.data.train), ("evaluation", config.data.evaluation)):
-        for text in texts:
-            name = parse_source(text, purpose)
-            if name.kind == SourceKind.FILE and not Path(name.location).is_file():
-                raise FileNotFoundError(f"data source {text} does not exist; correct data.{purpose}")
-            if name.kind == SourceKind.HUB:
-                HfApi().dataset_info(name.location, timeout=_HUB_TIMEOUT_S)
-    return f"{len(config.data.train) + len(config.data.evaluation)} data sources are there"
+def _found(name: str, check_folder: Callable[[Path], object]) -> str:
+    folder = find_model_folder(name)
+    if folder is None:
+        HfApi().model_info(name, timeout=_HUB_TIMEOUT_S)
+        return f"model {name} (on the hub)"
+    check_folder(folder)
+    return f"model {name}"
 
 
-def _run_folder(config: TrainConfig) -> str:
-    folder = Path(config.run.folder).absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(f"run.folder {folder}: {existing} cannot be written")
-    if (folder / config.run.name).exists():
-        return f"run {config.run.name} exists (start another name, or --resume)"
-    return f"{folder} can be written"
+def _data(configs: Sequence[TrainConfig]) -> str:
+    for config in configs:
+        check_settings(config)
+    texts = {text for config in configs for text in (*config.data.train, *config.data.evaluation)}
+    for source in (parse_source(text, "train") for text in sorted(texts)):
+        if source.kind is SourceKind.HUB:
+            HfApi().dataset_info(source.location, timeout=_HUB_TIMEOUT_S)
+    return several(len(texts), "data source")
 
 
-def _merge_folders(config: MergeConfig) -> str:
-    for path in (config.base, *config.experts):
-        if path != "miniature" and not Path(path).expanduser().is_dir():
-            raise FileNotFoundError(f"folder {path} does not exist; correct base or experts, or train the expert first")
-    return f"base and {len(config.experts)} experts are there"
+def _benchmarks(configs: Sequence[EvaluateConfig]) -> str:
+    named = {benchmark.name: (benchmark, Path(of.data)) for of in configs for benchmark in named_benchmarks(of)}
+    for benchmark, folder in named.values():
+        if benchmark.files:  # the miniature's are made
+            find_file(benchmark, folder)
+    return several(len(named), "benchmark")
+
+
+def _folder(folder: Path) -> str:
+    if reason := why_not_creatable(folder.absolute()):
+        raise RunFolderError(f"{folder} cannot be made: {reason}; results are written there; name another folder")
+    return f"{folder} ({'is there already' if folder.exists() else 'can be made'})"
 
 
 def main() -> None:
     """Arguments: the file, then overrides."""
-    seen: list[str] = []
-    path, overrides = Path(sys.argv[1]), sys.argv[2:]
-    try:
-        if "base" in read_yaml(path):
-            seen.append(_merge_folders(load_settings(MergeConfig, path, overrides)))
-        else:
-            config = load_settings(TrainConfig, path, overrides)
-            seen += [_model(config), _sources(config), _run_folder(config)]
-    except (TinyR1VError, HfHubHTTPError, OSError, ValueError) as error:
-        what, _, remedy = " ".join(str(error).split()).partition("; ")
-        write_outcome(Outcome(Status.PROBLEM, what[:300], remedy or "correct the path or name in the configuration"))
-        return
-    write_outcome(Outcome(Status.OK, ", ".join(seen)))
+    write_outcome(check(Path(sys.argv[1]), sys.argv[2:]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which kind of configuration a file holds, by what only that kind has."""
+"""Which kind of configuration a file holds, by what only that kind has, and what goes with each kind."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tinyr1v_ray.config.base import apply_overrides
+from tinyr1v_ray.config.base import apply_overrides, parse_settings, read_yaml
+from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.pipeline import PipelineConfig
+from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.orchestration.planning.cluster import ClusterShape, parse_cluster
 from tinyr1v_ray.orchestration.planning.plan import Plan, PlanRequest
@@ -15,6 +19,15 @@ from tinyr1v_ray.orchestration.planning.shapes import find_shape
 
 TELLING_KEYS = {"recipe": "trainings", "merge": "experts", "evaluate": "benchmarks", "train": "run"}
 """Kind -> the top-level key that it cannot lack; asked in this order."""
+AnyConfig = TrainConfig | MergeConfig | EvaluateConfig | PipelineConfig
+SCHEMAS: Mapping[str, type[AnyConfig]] = {
+    "recipe": PipelineConfig,
+    "merge": MergeConfig,
+    "evaluate": EvaluateConfig,
+    "train": TrainConfig,
+}
+OUTPUT_KEYS = {"recipe": "folder", "merge": "output", "evaluate": "output", "train": "run.folder"}
+"""Kind -> the setting that says where it writes."""
 
 _GPU_KEYS = ("num_gpus_per_engine", "num_gpus_per_rank", "num_gpus", "device")
 
@@ -29,6 +42,12 @@ def kind_of_config(tree: Mapping[str, Any], name: str) -> str:
         f"config file {name} has none of the keys {keys}; one of them tells its kind; name a configuration of this "
         "package, such as those in configs/"
     )
+
+
+def read_config(path: Path, overrides: Sequence[str]) -> AnyConfig:
+    """The settings in a file of any kind; raises ConfigError."""
+    tree = read_yaml(path)
+    return parse_settings(SCHEMAS[kind_of_config(tree, str(path))], tree, overrides)
 
 
 def make_plan(request: PlanRequest) -> Plan:
@@ -65,6 +84,18 @@ def _planner(kind: str) -> Callable[[PlanRequest, ClusterShape], Plan]:
 def usual_cluster(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> ClusterShape:
     """Where no cluster is named: eight H100 for what asks for GPUs, else this machine."""
     return parse_cluster("1x8xH100-80GB") if gpus_asked(apply_overrides(tree, overrides)) else this_machine()
+
+
+def output_of(kind: str, tree: Mapping[str, Any]) -> Any:
+    """Where unchecked settings say that results go; None where they do not.
+
+    >>> output_of("train", {"run": {"folder": "runs"}}), output_of("merge", {})
+    ('runs', None)
+    """
+    found: Any = tree
+    for part in OUTPUT_KEYS[kind].split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def gpus_asked(tree: Mapping[str, Any]) -> float:
