@@ -69,8 +69,8 @@ def test_seats_fill_a_node_before_the_next_and_share_no_whole_gpu():
     config = load_settings(TrainConfig, MATH, ["learner.num_ranks=8", "rollout.num_engines=8"])
     seating = take_seats(plan_placement(config), parse_cluster("2x8xH100-80GB"))
     assert seating.unseated == ()
-    for node in range(2):
-        assert all(len(seating.on_gpu(node, gpu)) == 1 for gpu in range(8))
+    for seats in seating.by_node(2):
+        assert sorted(gpu for seat in seats for gpu in seat.gpus) == list(range(8))
     assert {seat.node for seat in seating.seats if seat.actor.role == "learner"} == {0}
 
 
@@ -79,7 +79,7 @@ def test_actors_on_parts_of_a_gpu_share_one():
     seating = take_seats(
         plan_placement(load_settings(TrainConfig, MATH, overrides)), parse_cluster("1x4xH100-80GB,96cpu")
     )
-    assert [len(seating.on_gpu(0, gpu)) for gpu in range(4)] == [2, 2, 2, 2]
+    assert sorted(gpu for seat in seating.seats for gpu in seat.gpus) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_an_engine_over_several_gpus_sits_on_one_node():
@@ -345,7 +345,10 @@ def test_the_largest_plan_takes_seconds():
         "run.num_steps=9" + 17 * "0",
     )
     start = time.monotonic()
-    assert plan(MATH, *overrides, cluster="1024x8xH100-80GB").fits
+    largest = plan(MATH, *overrides, cluster="1024x8xH100-80GB")
+    assert largest.fits
+    [seats] = [section.rows for section in largest.sections if section.title == "Who sits where"]
+    assert len(seats) < 10 and ("nodes 128 to 511", "learner-1024 to learner-4095 on GPU 0-7") in seats
     assert not plan(MATH, *overrides, cluster="1023x8xH100-80GB").fits
     assert time.monotonic() - start < 60
 

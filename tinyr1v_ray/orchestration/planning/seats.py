@@ -30,13 +30,12 @@ class Seating:
     seats: tuple[Seat, ...]
     unseated: tuple[ActorSpec, ...]
 
-    def on_node(self, node: int) -> list[Seat]:
-        """The actors of a node."""
-        return [seat for seat in self.seats if seat.node == node]
-
-    def on_gpu(self, node: int, gpu: int) -> list[Seat]:
-        """The actors that use a GPU."""
-        return [seat for seat in self.seats if seat.node == node and gpu in seat.gpus]
+    def by_node(self, num_nodes: int) -> list[list[Seat]]:
+        """The actors of each node."""
+        nodes: list[list[Seat]] = [[] for _ in range(num_nodes)]
+        for seat in self.seats:
+            nodes[seat.node].append(seat)
+        return nodes
 
 
 @dataclass

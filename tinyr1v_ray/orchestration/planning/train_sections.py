@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from tinyr1v_ray.orchestration.planning.assumptions import PEAK_STEP
@@ -52,12 +53,18 @@ def _time_section(design: TrainDesign, time: StepTime) -> Section:
 
 
 def seats_section(seating: Seating, cluster: ClusterShape) -> Section:
-    """Who sits where; equal nodes in a row share a line."""
-    described = [describe_seats(seating.on_node(node)) or "nothing" for node in range(cluster.num_nodes)]
-    described[0] = f"driver, {described[0]}"
+    """Who sits where; nodes in a row with as many actors of each kind on the same GPUs share a line."""
+    nodes = seating.by_node(cluster.num_nodes)
     rows: list[tuple[str, str]] = []
-    for node, text in enumerate(described):
-        rows.append((f"node {node}", text))
+
+    def look(node: int) -> tuple[bool, list[tuple[str, tuple[int, ...]]]]:
+        return node == 0, [(seat.actor.role, seat.gpus) for seat in nodes[node]]  # the driver is on the first
+
+    for (has_driver, _), group in groupby(range(len(nodes)), look):
+        alike = list(group)
+        named = f"node {alike[0]}" if len(alike) == 1 else f"nodes {alike[0]} to {alike[-1]}"
+        told = describe_seats([seat for node in alike for seat in nodes[node]]) or "nothing"
+        rows.append((named, f"driver, {told}" if has_driver else told))
     if seating.unseated:
         names = [actor.name for actor in seating.unseated]
         rows.append(("no room", names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)} actors)"))
