@@ -24,6 +24,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from tinyr1v_ray.checkpoint.manifest import RunState
 from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.config.base import load_settings
 from tinyr1v_ray.config.pipeline import PipelineConfig
@@ -186,6 +187,30 @@ def test_an_interrupted_merge_goes_on_from_its_journal(config: Path) -> None:
     pipeline._merge(merge.settings, Display(quiet=True), threading.Event())
     index.finish(merge)
     assert Index(recipe_folder(settings), settings, graph).states[merge.id] is State.DONE
+
+
+def test_a_training_passes_over_a_damaged_checkpoint_since_a_recipe_has_no_flag_for_it(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(PipelineConfig, config)
+    graph, found = build_graph(settings), []
+    train = next(stage for stage in graph.stages if stage.kind == "train")
+    (recipe_folder(settings) / "stages").mkdir(parents=True)
+    store = training.CheckpointFolder(train.folder / "checkpoints", 2)
+    for step in (1, 2):
+        with store.writing(step) as pending:
+            (pending.folder / "weights").write_text(f"of step {step}")
+            pending.commit(RunState(step, step, {}))
+    (store.path(2) / "weights").write_text("damaged")
+
+    async def train_specialist(request: training.TrainRequest, *_: object) -> None:
+        found.append(store.latest(request.allow_previous))
+
+    monkeypatch.setattr(pipeline, "load_inputs", lambda _: None)
+    monkeypatch.setattr(pipeline, "train_specialist", train_specialist)
+    run = pipeline._Run(Index(recipe_folder(settings), settings, graph), [train], Display(quiet=True), ())
+    asyncio.run(run._result(train))
+    assert [checkpoint.state.step for checkpoint in found] == [1]
 
 
 def let_others_in(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, work: Callable[[], Any]) -> None:
