@@ -7,17 +7,13 @@ from pathlib import Path
 import pytest
 
 from tinyr1v_ray.config.base import parse_settings, read_yaml
-from tinyr1v_ray.config.evaluate import EvaluateConfig
-from tinyr1v_ray.config.merge import MergeConfig
-from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.orchestration.planning.cluster import parse_cluster
-from tinyr1v_ray.orchestration.planning.kinds import kind_of_config, make_plan
+from tinyr1v_ray.orchestration.planning.kinds import SCHEMAS, kind_of_config, make_plan, read_config
 from tinyr1v_ray.orchestration.planning.plan import PlanRequest
 from tinyr1v_ray.orchestration.planning.text import plan_json, plan_lines
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
-SCHEMAS = {"train": TrainConfig, "merge": MergeConfig, "evaluate": EvaluateConfig, "recipe": PipelineConfig}
 EIGHT_GPUS = "1x8xH100-80GB"
 TWO_CORES = "1xcpu2-16GB"
 
@@ -32,7 +28,7 @@ def test_every_config_is_parsed_and_planned(path, monkeypatch):
     monkeypatch.chdir(path.parents[1])
     tree = read_yaml(path)
     kind = kind_of_config(tree, path.name)
-    parse_settings(SCHEMAS[kind], tree)
+    assert isinstance(read_config(path, []), SCHEMAS[kind])
     plan = make_plan(PlanRequest(path, tree, cluster=cluster_of(path)))
     assert plan.kind == kind
     assert plan.problems == ()

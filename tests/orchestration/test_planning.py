@@ -328,6 +328,7 @@ def test_exit_codes_and_both_forms_of_output(capsys):
         (["--expect", "completion=9999"], "longer than rollout.max_tokens 2048"),
         (["model.path=somebody/Model-3B"], "a plan needs the model's shapes"),
         (["rollout.num_engine=3"], "did you mean rollout.num_engines"),
+        (["a=[1"], "cannot be applied"),
         (["--recorded", "nowhere"], "recorded run nowhere cannot be read"),
     ],
 )
