@@ -127,7 +127,7 @@ class JobConfig(Settings):
     threads_per_task: int = Field(default=1, ge=1)
     """Fixes the order of sums in a tensor's arithmetic, hence the output's bytes."""
     memory_gib: float | None = Field(default=None, gt=0)
-    """For all tasks that run at once on a node; not set: 80 % of what is available."""
+    """For all tasks that run at once on a node; not set: 80 % of what is available where the merge is started."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the arithmetic is done."""
     ray_address: str | None = None
