@@ -26,7 +26,7 @@ BUDGET = {"learner": {"micro_batch_tokens": 60}}
 PAIRED = {"learner": {"num_minibatches": 2, "num_warmup_steps": 2, "learning_rate": 1e-4}}
 PAIRED_ZERO3 = {"learner": {"num_minibatches": 2, "num_warmup_steps": 2, "zero_stage": 3}}
 KL = {"algorithm": {"kl_coefficient": 0.3, "loss_average": "sequence", "importance_cap": 0.0}}
-SHARED = [
+SHARED: list[dict[str, Any]] = [
     PLAIN,
     {"name": "zero0", "config": {"learner": {"zero_stage": 0}}},
     {"name": "zero3", "config": {"learner": {"zero_stage": 3}}},
@@ -91,8 +91,9 @@ def outputs(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     """Of one rank and of two, side by side: most of their time is that of the imports."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
     with ThreadPoolExecutor() as threads:
-        runs = [threads.submit(run_ranks, model_folder, *job) for job in ((one, 1, ONE_RANK), (two, 2, SHARED))]
-        return runs[0].result(), runs[1].result()
+        of_one = threads.submit(run_ranks, model_folder, one, 1, ONE_RANK)
+        of_two = threads.submit(run_ranks, model_folder, two, 2, SHARED)
+        return of_one.result(), of_two.result()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def distance(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> float
     return max(float(np.abs(left[name] - right[name]).max()) for name in left)
 
 
-TWINS = {
+TWINS: dict[str, tuple[dict[str, Any], str]] = {
     "zero2": ({}, "mixed"),
     "paired": (PAIRED, "paired"),
     "lone": ({}, "lone"),

@@ -122,7 +122,7 @@ def test_closing_leaves_no_process_and_can_be_repeated() -> None:
     open_files = len(list(Path("/proc/self/fd").iterdir()))
     process.close()
     process.close()
-    assert wait_until_gone(pid, 0.5)
+    assert wait_until_gone(pid)
     assert len(list(Path("/proc/self/fd").iterdir())) == open_files - 2
 
 
