@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -106,3 +107,14 @@ def test_long_cells_reach_the_rules_or_are_left_out(grader: Grader) -> None:
     raw = StoredAnswer("mathvision", "1", 0, "word " * 20_000 + "\n5", 9, "stop", 1.0, 2.0)
     [graded] = grader.grade(MATHVISION, [item], [raw])
     assert graded.correct
+
+
+def test_pairs_count_as_pairs_in_the_interval(grader: Grader) -> None:
+    """MME's two questions on a picture, always right or wrong together, are one draw and not two."""
+    mme = TEN_BENCHMARKS["mme"]
+    columns = [{"image_path": f"{n // 2}.jpg"} for n in range(80)]
+    items = [StoredItem(BenchmarkItem(f"{n}", "?", "Yes", {}, "color", columns[n]), "?") for n in range(80)]
+    answers = [answer(f"{n}", 0, "Yes" if n // 2 % 2 else "No", 1, 0.0, 1.0) for n in range(80)]
+    accuracy = benchmark_figures(mme, items, grader.grade(mme, items, answers)).accuracy
+    assert accuracy.value == 0.5
+    assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 40), rel=0.1)

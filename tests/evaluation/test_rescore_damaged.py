@@ -43,6 +43,7 @@ DAMAGES = {
     "a huge sample": line(ANSWERS, lambda row: row.update(sample=999_999_999_999)),
     "a sample below zero": line(ANSWERS, lambda row: row.update(sample=-1)),
     "endless seconds": line(ANSWERS, lambda row: row.update(finished_s=float("inf"))),
+    "an answer to nobody": line(ANSWERS, lambda row: row.update(prompt_id="nobody")),
     "answers said twice": repeated(ANSWERS),
 }
 

@@ -127,6 +127,6 @@ def _check_plain(path: Path) -> None:
 
 def _complaint(path: Path, what: str) -> str:
     return (
-        f"checkpoint file {path} {what}; a run goes on only from files exactly as it wrote them; restore the file, or "
-        "ask for the previous checkpoint"
+        f"checkpoint file {path} {what}; a run goes on only from files exactly as it wrote them; restore the "
+        "file, pass over the checkpoint (--allow-previous-checkpoint), or start again in another folder"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.evaluation.benchmarks.figures import (
     BenchmarkFigures,
     Speed,
@@ -23,8 +24,10 @@ from tinyr1v_ray.evaluation.benchmarks.grading import Grader
 from tinyr1v_ray.evaluation.benchmarks.judge import JudgeClient
 from tinyr1v_ray.evaluation.benchmarks.stored import (
     ANSWERS,
+    ITEMS,
     SCORES,
     StoredAnswer,
+    StoredItem,
     benchmark_folder,
     read_answers,
     read_items,
@@ -114,6 +117,17 @@ def run_rescoring(folder: Path, overrides: Sequence[str] = ()) -> EvaluationSumm
     config = recorded_config(output, overrides)
     with Display(quiet=not config.progress) as display:
         return _score(config, output, _judge(config), EvaluationProgress(display))
+
+
+def _in_order(answers: Iterable[StoredAnswer], items: Sequence[StoredItem], folder: Path) -> list[StoredAnswer]:
+    places = {stored.item.index: place for place, stored in enumerate(items)}
+    try:
+        return sorted(answers, key=lambda answer: (places[answer.prompt_id], answer.sample))
+    except KeyError as error:
+        raise DataError(
+            f"{folder / ANSWERS} has an answer to item {error}, which {ITEMS} lacks; every answer is to a stored item; "
+            "restore the folder, or evaluate into a new one"
+        ) from error
 
 
 def _judge(config: EvaluateConfig) -> JudgeClient | None:
@@ -243,8 +257,7 @@ def _score(
         for benchmark in named_benchmarks(config):
             folder = benchmark_folder(output, benchmark.name)
             items = read_items(folder)
-            places = {stored.item.index: place for place, stored in enumerate(items)}
-            answers = sorted(read_answers(folder), key=lambda answer: (places[answer.prompt_id], answer.sample))
+            answers = _in_order(read_answers(folder), items, folder)
             with progress.counting(f"grading {benchmark.name}", len(answers), "answers") as on_done:
                 graded = grader.grade(benchmark, items, answers, judge, on_done)
             write_answers(folder, graded)

@@ -11,6 +11,7 @@ import numpy as np
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
 from tinyr1v_ray.evaluation.benchmarks.registry import TEN_BENCHMARKS
 from tinyr1v_ray.evaluation.benchmarks.stored import StoredAnswer, StoredItem
+from tinyr1v_ray.evaluation.comparison import crossed_mean
 from tinyr1v_ray.evaluation.statistics import Estimate, bootstrap_mean
 
 NUM_NAMED = 5
@@ -61,7 +62,7 @@ class BenchmarkFigures:
     """Of one benchmark: `score` is its official figure on 0-100, `parts` are its other official figures.
 
     With K samples an item, score and parts are means over the K runs, and accuracy is avg@K, with a bootstrap interval
-    over items.
+    over items, those that belong together drawn together.
     """
 
     name: str
@@ -86,7 +87,7 @@ def benchmark_figures(
     return BenchmarkFigures(
         benchmark.name,
         parts.pop("score"),
-        bootstrap_mean(accuracy_N),
+        crossed_mean([accuracy_N[np.newaxis]], [[benchmark.group(stored.item) for stored in items]]),
         len(correct_SN),
         parts,
         {name: float(np.mean(values)) for name, values in sorted(by_category.items()) if name},
