@@ -37,7 +37,7 @@ _SAME = ("model", "num_items", "system_prompt", "question_template", "sampling")
 def output_folder(config: EvaluateConfig) -> Path:
     """Where the evaluation lies: `output`, or `runs/evaluate-MODEL`."""
     if config.output:
-        return Path(config.output).expanduser().absolute()
+        return Path(config.output).absolute()
     path = Path(config.model.path)
     name = f"{path.parent.name}-{path.name}" if path.name == "export" else path.name
     return (Path("runs") / f"evaluate-{name}").absolute()

@@ -70,7 +70,7 @@ def load_evaluation(config: EvaluateConfig, benchmarks: Sequence[Benchmark], out
 def _items(config: EvaluateConfig, benchmark: Benchmark, folder: Path) -> list[BenchmarkItem]:
     if benchmark.name.startswith(MINIATURE):
         return _miniature_items(benchmark.name, folder, config.max_image_megapixels)
-    path = find_file(benchmark, Path(config.data).expanduser())
+    path = find_file(benchmark, Path(config.data))
     return load_items(benchmark, path, folder, config.max_image_megapixels)
 
 

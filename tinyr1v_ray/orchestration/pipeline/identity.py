@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.config.base import Settings
-from tinyr1v_ray.data.model_folder import is_hub_name, resolve_model_folder
+from tinyr1v_ray.data.model_folder import check_model_folder, find_model_folder
 from tinyr1v_ray.data.sources import SourceKind, parse_source
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.miniature.build import DATA_SEED, DATA_VERSION
 
 _BLOCK_BYTES = 1 << 20
-MINIATURE = "miniature"
 
 
 def fingerprint(value: object) -> str:
@@ -29,9 +28,11 @@ def model_identity(path: str) -> str:
 
     Raises ModelError for a folder that is no model, and for what can be neither.
     """
-    if path != MINIATURE and not Path(path).expanduser().is_dir() and is_hub_name(path):
+    folder = find_model_folder(path)
+    if folder is None:
         return path
-    return content(resolve_model_folder(path))
+    check_model_folder(folder)
+    return content(folder)
 
 
 def source_identity(text: str) -> str:

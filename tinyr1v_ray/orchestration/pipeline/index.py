@@ -17,10 +17,10 @@ from tinyr1v_ray.config.base import Settings
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.data.model_folder import MINIATURE
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.evaluation.report.recipe import INDEX
 from tinyr1v_ray.orchestration.evaluation_job import SCORES
-from tinyr1v_ray.orchestration.pipeline.identity import MINIATURE
 from tinyr1v_ray.orchestration.pipeline.stages import BASE, EXPORT, Graph, Model, Stage
 from tinyr1v_ray.telemetry.records import replace_file, to_json
 

@@ -96,7 +96,7 @@ def stage_id(kind: str, name: str, seed: int) -> str:
 
 def recipe_folder(config: PipelineConfig) -> Path:
     """`runs/NAME`, absolute."""
-    return (Path(config.folder).expanduser() / config.name).absolute()
+    return (Path(config.folder) / config.name).absolute()
 
 
 def build_graph(config: PipelineConfig, read_inputs: bool = True) -> Graph:
@@ -255,4 +255,4 @@ def _benchmark_identity(settings: EvaluateConfig, name: str) -> str:
     if name.startswith(MINIATURE_BENCHMARK):
         return source_identity(name)
     benchmark = next(of for of in named_benchmarks(settings) if of.name == name)
-    return content(find_file(benchmark, Path(settings.data).expanduser()))
+    return content(find_file(benchmark, Path(settings.data)))
