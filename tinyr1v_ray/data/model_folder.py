@@ -12,9 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
 from tinyr1v_ray.errors import ModelError
 from tinyr1v_ray.miniature.base import base_model_folder
 
@@ -47,6 +44,9 @@ def fetch_model_folder(path: str) -> Path:
     """The same, whatever lies in the folder; raises ModelError when nothing is there."""
     if (folder := find_model_folder(path)) is not None:
         return folder
+    from huggingface_hub import snapshot_download  # a fifth of a second, which only a hub name is worth
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     try:
         return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:

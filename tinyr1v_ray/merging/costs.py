@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinyr1v_ray.config.merge import AmmConfig
-from tinyr1v_ray.merging.forms import FormName
+from tinyr1v_ray.merging.forms import FormName, is_wide
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,15 @@ def gram_cost(shape: MatrixShape, config: AmmConfig) -> Cost:
     frozen = is_frozen(config)
     penalised = config.projection != "none"
     per_step = 10 if frozen else 10 + 3 * num + (3 + 2 * num if penalised else 0)
-    held = (num + 5) * numel + 2 * square if frozen else (2 * num + 5 + penalised) * numel + (num + 1) * square
+    cubic = product
+    if frozen:
+        wide = is_wide(shape.rows, shape.columns)
+        cubic = 4 * numel * shape.rows if wide else product
+        held = (num + 5) * numel + square + (shape.rows**2 if wide else square)
+    else:
+        held = (2 * num + 5 + penalised) * numel + (num + 1) * square
     return Cost(
-        setup_flops=2 * num * product,
+        setup_flops=num * (product + cubic),
         step_flops=product * (2 if penalised else 1),
         setup_traffic_bytes=(8 + 6 * num) * numel * item,
         step_traffic_bytes=(per_step * numel + (0 if frozen else (num + 1) * square)) * item,

@@ -116,23 +116,35 @@ class GramForm:
         return gradient, loss, strength
 
 
+def is_wide(rows: int, columns: int) -> bool:
+    """Whether two products with tau tau^T [out, out] cost less than one with tau^T tau [in, in]."""
+    return 2 * rows < columns
+
+
 class FrozenGramForm:
     """L for weights that never change: C [in, in] and D [out, in] alone, one product per step."""
 
     def __init__(self, vectors_K: Vectors, scaled_K: Tensor) -> None:
-        """`scaled_K` is w_i c_i. Experts are taken one after the other, so that one Gram matrix is held at a time."""
+        """`scaled_K` is w_i c_i. Experts are taken one after the other, so that one product of two is held at a time.
+
+        tau tau^T tau comes from whichever of tau^T tau and tau tau^T costs less; both have the same norm.
+        """
         rows, columns = vectors_K[0].shape
         self.curvature = vectors_K[0].new_zeros(columns, columns)
         self.linear = vectors_K[0].new_zeros(rows, columns)
         self._constant = scaled_K.new_zeros(())
-        gram = torch.empty_like(self.curvature)
         for index, vector in enumerate(vectors_K):
             tau = dense(vector)
             scale = float(scaled_K[index])
-            torch.mm(tau.T, tau, out=gram)
-            self.curvature.add_(gram, alpha=scale)
-            self.linear.addmm_(tau, gram, alpha=scale)
-            self._constant += scale * _dot(gram, gram)
+            if is_wide(rows, columns):
+                product = tau @ tau.T
+                self.curvature.addmm_(tau.T, tau, alpha=scale)
+                self.linear.addmm_(product, tau, alpha=scale)
+            else:
+                product = tau.T @ tau
+                self.curvature.add_(product, alpha=scale)
+                self.linear.addmm_(tau, product, alpha=scale)
+            self._constant += scale * _dot(product, product)
         self._gradient = torch.empty_like(self.linear)
 
     def at(self, merged: Tensor) -> tuple[Tensor, Tensor]:
