@@ -3,7 +3,8 @@
 `python tests/benchmarks/bench_peers.py` makes an environment for TRL in a temporary folder (or `--environment`, kept
 for the next time) and needs the package index for that. TRL generates with its own (transformers') generation: its
 continuous batching refuses multimodal models, and its vLLM mode is left out, since on a CPU it does not run as
-released. Both sides use the reward, clip, learning rate, clipping and optimizer settings of the run.
+released. Both sides use the reward, clip, learning rate, clipping and optimizer settings of the run, and the whole
+machine: ours an engine a core, and all cores for the learner, since on-policy one waits for the other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -45,8 +47,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tinyr1v-bench-") as folder:
         environment = options.environment or Path(folder) / "environment"
         python = make_environment(environment)
-        config = load_config(Path(folder), ["run.name=peers", "algorithm.name=grpo", *options.overrides])
-        print(f"against TRL's GRPOTrainer: {machine_load()}", flush=True)
+        own = ["run.name=peers", "algorithm.name=grpo", *whole_machine()]
+        config = load_config(Path(folder), [*own, *options.overrides])
+        num_engines = config.rollout.num_engines
+        print(f"against TRL's GRPOTrainer, with {num_engines} engines: {machine_load()}", flush=True)
 
         async def measure(run: SteppedRun) -> None:
             job = write_job(Path(folder) / "trl", run, options)
@@ -55,6 +59,17 @@ def main() -> None:
 
         run_connected(config, measure)
     print(f"\nat the end: {machine_load()}")
+
+
+def whole_machine() -> list[str]:
+    """Overrides: Ray is told of twice the cores, because engines and learner take turns."""
+    cores = os.cpu_count() or 1
+    return [
+        f"cluster.num_cpus={2 * cores}",
+        f"rollout.num_engines={cores}",
+        "rollout.num_cpus_per_engine=0.4",
+        f"learner.num_cpus_per_rank={cores}",
+    ]
 
 
 def make_environment(folder: Path) -> Path:
