@@ -65,6 +65,14 @@ def add_mme(evaluation: Path, is_pairwise: bool) -> None:
     (evaluation / "evaluation.json").write_text(json.dumps(record))
 
 
+def keep_base_and_amm_with_mme(run: Path) -> None:
+    """Two models that answered MME too, half right: the base by whole images, AMM one question of each."""
+    keep_models(run, lambda row: row["name"] in ("base", "amm"))
+    for name in ("base", "amm"):
+        for seed in (0, 1):
+            add_mme(run / f"stages/evaluate-{name}-seed{seed}-0011aabb", name == "base")
+
+
 def text(name: str, content: str) -> Damage:
     """Another content of a file."""
     return lambda run: (run / name).write_text(content) and None

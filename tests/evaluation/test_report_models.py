@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from report_cases import BENCHMARKS
-from report_edits import add_mme, edit_index, keep_models, rename_algorithms
+from report_edits import add_mme, edit_index, keep_base_and_amm_with_mme, keep_models, rename_algorithms
 from report_page import Parsed
 
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
@@ -129,10 +129,7 @@ def test_fewer_seeds_are_named_beside_the_paper(run: Path) -> None:
 
 def test_items_that_belong_together_are_drawn_together(run: Path) -> None:
     """Of ten images five have both questions right: ten are drawn, not twenty questions."""
-    keep_models(run, lambda row: row["name"] in ("base", "amm"))
-    for name in ("base", "amm"):
-        for seed in (0, 1):
-            add_mme(run / f"stages/evaluate-{name}-seed{seed}-0011aabb", name == "base")
+    keep_base_and_amm_with_mme(run)
     contents = read_contents(run)
     base, amm = contents.outcomes.of_paper("base"), contents.outcomes.of_paper("amm")
     assert base is not None and amm is not None

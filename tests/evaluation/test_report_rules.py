@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_edits import add_mme, edit_index, keep_models, rename_algorithms, set_state
+from report_edits import edit_index, keep_base_and_amm_with_mme, keep_models, rename_algorithms, set_state
 from report_page import Parsed
 
 from tinyr1v_ray.evaluation.comparison import Difference
@@ -199,10 +199,7 @@ def test_the_margin_is_named_on_the_page(recipe_run: Path) -> None:
 
 def test_averages_beside_the_papers_are_of_official_scores(run: Path) -> None:
     """MME gives half of an image's points for its pair: 50 with five whole pairs, 25 with none, both 50 % right."""
-    keep_models(run, lambda row: row["name"] in ("base", "amm"))
-    for name in ("base", "amm"):
-        for seed in (0, 1):
-            add_mme(run / f"stages/evaluate-{name}-seed{seed}-0011aabb", name == "base")
+    keep_base_and_amm_with_mme(run)
     contents = read_contents(run)
     assert contents.outcomes.scored_otherwise == ("mme",)
     lines = {line.kind: line for line in contents.beside.merges}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tinyr1v_ray.data.images import ImageFacts
 from tinyr1v_ray.errors import DataError
@@ -15,13 +15,16 @@ from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
 from tinyr1v_ray.evaluation.reading import UNREADABLE, as_object, is_count, is_number, read_object, texts
 from tinyr1v_ray.telemetry.records import replace_file
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 ITEMS, ANSWERS = "items.jsonl", "answers.jsonl"
 """In the folder of each benchmark."""
 RECORD = "evaluation.json"
 """What was asked of which model: the first file of an evaluation's folder."""
 SCORES = "scores.json"
 """What an evaluation writes last: before it is there, the stored answers are not graded."""
-_RowT = TypeVar("_RowT")
+_RowT = TypeVar("_RowT", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ _KINDS = {
 
 def _checked(row: _RowT) -> _RowT:
     """The dataclass if its plain fields hold what they are declared as."""
-    kinds = {field.name: str(field.type) for field in fields(row)}  # type: ignore[arg-type]
+    kinds = {field.name: str(field.type) for field in fields(row)}
     wrong = [name for name, kind in kinds.items() if kind in _KINDS and not _KINDS[kind](getattr(row, name))]
     if wrong:
         raise TypeError(f"{wrong[0]} is of another kind")
