@@ -44,6 +44,7 @@ DAMAGES = {
     "a sample below zero": line(ANSWERS, lambda row: row.update(sample=-1)),
     "endless seconds": line(ANSWERS, lambda row: row.update(finished_s=float("inf"))),
     "an answer to nobody": line(ANSWERS, lambda row: row.update(prompt_id="nobody")),
+    "an answer of null in the last benchmark": raw_line("miniature_ocr/answers.jsonl", "null"),
     "answers said twice": repeated(ANSWERS),
 }
 
@@ -58,6 +59,6 @@ def test_what_is_damaged_is_one_line(name: str, folder: Path, capsys: pytest.Cap
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_sound_one_is_scored_again(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "--rescore", str(sound)]) == 0
+def test_a_sound_one_is_scored_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--rescore", str(folder)]) == 0
     assert "miniature:math" in capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""Merged values: every method's definition, computed again on whole tensors; policies; layouts of names."""
+"""Merged values: every method's definition, computed again on whole tensors (DARE apart, whose masks are the
+library's); policies; layouts of names."""
 
 from __future__ import annotations
 

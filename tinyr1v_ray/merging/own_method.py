@@ -51,7 +51,8 @@ def merge_by_function(vectors_K: Sequence[Tensor] | Vectors, path: str, name: st
         merged = function(given)
     except (Exception, SystemExit) as error:  # supervision: a user's function may raise anything
         raise MergeError(
-            f"{where} raised {told(error)}; it merges {len(vectors_K)} task vectors; correct it"
+            f"{where} raised {told(error)}; it merges {len(vectors_K)} task vectors; start the merge again, "
+            "or correct it and add --no-resume"
         ) from error
     if not isinstance(merged, Tensor) or tuple(merged.shape) != shape:
         seen = f"a tensor {list(merged.shape)}" if isinstance(merged, Tensor) else f"a {type(merged).__name__}"

@@ -63,10 +63,11 @@ class PreparedMerge:
         target = self.output / name
         try:
             report = json.loads((target / REPORT).read_text(encoding="utf-8"))
-            same = all((target / file).read_bytes() == content for file, content in self.assets(recipe).items())
+            if not isinstance(report, dict) or report.get("fingerprint") != self.plan.fingerprint:
+                return False
+            return all((target / file).read_bytes() == content for file, content in self.assets(recipe).items())
         except (OSError, ValueError):
             return False
-        return same and isinstance(report, dict) and report.get("fingerprint") == self.plan.fingerprint
 
     def assets(self, recipe: RecipeConfig) -> dict[str, bytes]:
         """Everything in a recipe's folder but weights and report: name -> content."""
@@ -144,13 +145,14 @@ def prepare_merge(config: MergeConfig, base: Path) -> PreparedMerge:
 
 
 def _check_output(prepared: PreparedMerge) -> None:
-    if prepared.output.exists() and not (prepared.config.resume and prepared.is_finished):
+    is_finished = prepared.is_finished
+    if prepared.output.exists() and not (prepared.config.resume and is_finished):
         raise RunFolderError(
             f"output {prepared.output} exists; a merge never writes into an existing folder; "
             "remove it or choose another"
         )
     check_creatable(prepared.output)
-    if not prepared.is_finished:
+    if not is_finished:
         check_room(prepared.output, prepared.working_folder, prepared.plan.write_bytes)
 
 

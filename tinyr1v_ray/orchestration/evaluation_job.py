@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tinyr1v_ray.evaluation.benchmarks.figures import (
     benchmark_figures,
 )
 from tinyr1v_ray.evaluation.benchmarks.grading import Grader
+from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
 from tinyr1v_ray.evaluation.benchmarks.judge import JudgeClient
 from tinyr1v_ray.evaluation.benchmarks.stored import (
     ANSWERS,
@@ -119,10 +120,14 @@ def run_rescoring(folder: Path, overrides: Sequence[str] = ()) -> EvaluationSumm
         return _score(config, output, _judge(config), EvaluationProgress(display))
 
 
-def _in_order(answers: Iterable[StoredAnswer], items: Sequence[StoredItem], folder: Path) -> list[StoredAnswer]:
+def _stored(output: Path, benchmark: Benchmark) -> tuple[Benchmark, Path, list[StoredItem], list[StoredAnswer]]:
+    """A benchmark with its folder, its items, and its answers in the order of the items."""
+    folder = benchmark_folder(output, benchmark.name)
+    items = read_items(folder)
     places = {stored.item.index: place for place, stored in enumerate(items)}
     try:
-        return sorted(answers, key=lambda answer: (places[answer.prompt_id], answer.sample))
+        by_item = sorted(read_answers(folder), key=lambda answer: (places[answer.prompt_id], answer.sample))
+        return benchmark, folder, items, by_item
     except KeyError as error:
         raise DataError(
             f"{folder / ANSWERS} has an answer to item {error}, which {ITEMS} lacks; every answer is to a stored item; "
@@ -250,14 +255,14 @@ async def _draw(
 def _score(
     config: EvaluateConfig, output: Path, judge: JudgeClient | None, progress: EvaluationProgress
 ) -> EvaluationSummary:
-    """Grades and figures of every benchmark in the folder, from what is stored there alone."""
+    """Grades and figures of every benchmark in the folder, from what is stored there alone.
+
+    All of it is read before anything is written: a damaged folder stays as it is.
+    """
     figures: list[BenchmarkFigures] = []
     everything: list[StoredAnswer] = []
     with Grader(config.judge.num_parallel) as grader:
-        for benchmark in named_benchmarks(config):
-            folder = benchmark_folder(output, benchmark.name)
-            items = read_items(folder)
-            answers = _in_order(read_answers(folder), items, folder)
+        for benchmark, folder, items, answers in [_stored(output, each) for each in named_benchmarks(config)]:
             with progress.counting(f"grading {benchmark.name}", len(answers), "answers") as on_done:
                 graded = grader.grade(benchmark, items, answers, judge, on_done)
             write_answers(folder, graded)

@@ -42,7 +42,8 @@ def _label(model: Model) -> str:
     is_merge = model.role == "merged"
     if is_merge and model.algorithm in KNOWN_NAMES and not model.name.startswith(model.algorithm):
         return f"{KNOWN_NAMES[model.algorithm]} ({model.name})"
-    if model.name in KNOWN_NAMES and (is_merge or model.name in ("mixture", "sequential")):
+    is_known = model.algorithm in KNOWN_NAMES if is_merge else model.name in ("mixture", "sequential")
+    if model.name in KNOWN_NAMES and is_known:
         return KNOWN_NAMES[model.name]
     words = model.name.replace("_", " ")
     return words[:1].upper() + words[1:]

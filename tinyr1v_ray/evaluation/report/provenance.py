@@ -27,7 +27,7 @@ class Provenance:
 def read_provenance(recipe: Recipe) -> tuple[Provenance, list[str]]:
     """From the evaluations' records, the recipe's configuration and the first training's environment.
 
-    And what is left out; of the records the outcomes say so.
+    And what is left out; of the records of graded evaluations the outcomes say so.
     """
     folders = [entry.evaluation for entry in recipe.entries if entry.evaluation is not None]
     records = [read_or_remark(partial(read_record, folder), folder.name)[0] for folder in folders]
