@@ -32,8 +32,7 @@ async def train(system: System, config: LoopConfig, clock: PhaseClock) -> None:
                 await system.held_out.evaluate(step)
             if step < config.num_steps:
                 window.release(len(groups))  # only now may a new prompt start
-            lap = clock.lap()  # the log is written beside the first of the next samples
-            await asyncio.to_thread(system.metrics.log, step, update, groups, advantages_PG, num_rejected, lap)
+            system.metrics.log(step, update, groups, advantages_PG, num_rejected, clock.lap())
             with clock("checkpoint"):  # after the log, so that what a checkpoint counts as consumed is on record
                 await system.checkpoints.after_step(step, cursor)
         producer.cancel()
@@ -42,6 +41,7 @@ async def train(system: System, config: LoopConfig, clock: PhaseClock) -> None:
 async def _produce(system: System, window: StalenessWindow, cursor: int, tasks: asyncio.TaskGroup) -> None:
     for prompt in system.prompts.iterate(cursor):
         tasks.create_task(_roll_out(system, await window.admit(), prompt))
+        await asyncio.sleep(0)  # the engines get it before the next prompt is waited for
     raise DataError("the prompt source ended; a run goes through its data again and again; pass one that never ends")
 
 

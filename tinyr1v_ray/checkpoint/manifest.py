@@ -128,5 +128,5 @@ def _check_plain(path: Path) -> None:
 def _complaint(path: Path, what: str) -> str:
     return (
         f"checkpoint file {path} {what}; a run goes on only from files exactly as it wrote them; restore the "
-        "file, pass over the checkpoint (--allow-previous-checkpoint), or start again in another folder"
+        "file, pass over the checkpoint (train --allow-previous-checkpoint), or start again in another folder"
     )

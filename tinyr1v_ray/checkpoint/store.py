@@ -7,6 +7,7 @@ it appear; older ones are removed only after that. So a kill or a power cut at a
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,8 @@ _NAME = re.compile(r"step-(\d{6,})")
 _HIDDEN_NAME = re.compile(r"\.(step-\d{6,})\.(partial|replaced|removed)")
 
 _FREE_SPACE_MARGIN = 1.05
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class CheckpointFolder:
                 first_error = first_error or error
                 if not allow_previous:
                     break
+                logger.warning("checkpoint of step %d is passed over: %s", step, error)
         if first_error is not None:
             raise first_error
         return None

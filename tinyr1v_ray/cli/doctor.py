@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyr1v_ray.cli.jobs import use_token_at_hand
-from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -82,7 +83,8 @@ def _checks(options: argparse.Namespace) -> list[Check]:
     tree, output = {}, None
     if options.config is not None:
         tree = apply_overrides(read_yaml(options.config), options.overrides)
-        output = output_of(kind_of_config(tree, str(options.config)), tree)
+        with suppress(ConfigError):  # a configuration of no kind is a finding of its own check
+            output = output_of(kind_of_config(tree, str(options.config)), tree)
     address = next((str(value) for value in values_at(tree, ("address", "ray_address")) if value), "")
     checks = [
         *software_checks(),
@@ -104,6 +106,16 @@ def _uses_hub(tree: dict[str, Any]) -> bool:
     from tinyr1v_ray.data.model_folder import is_hub_name
     from tinyr1v_ray.orchestration.planning.kinds import values_at
 
-    named = [value for value in values_at(tree, ("path", "base", "train", "evaluation")) if not isinstance(value, dict)]
-    names = [str(name) for value in named for name in (value if isinstance(value, list) else [value])]
-    return any(is_hub_name(name.partition(":")[0]) and not Path(name).exists() for name in names)
+    models = [name for name in values_at(tree, ("path", "base")) if isinstance(name, str)]
+    sources = [names for names in values_at(tree, ("train", "evaluation")) if isinstance(names, list)]
+    return any(is_hub_name(name) and not Path(name).exists() for name in models) or any(
+        _is_hub_source(str(name)) for names in sources for name in names
+    )
+
+
+def _is_hub_source(text: str) -> bool:
+    from tinyr1v_ray.data.sources import SourceKind, parse_source
+
+    with suppress(DataError):  # which the check of the configuration names
+        return parse_source(text, "train").kind is SourceKind.HUB
+    return False

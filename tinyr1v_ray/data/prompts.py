@@ -91,7 +91,7 @@ class PromptTable:
     def iterate(self, cursor: int) -> Iterator[Prompt]:
         """Prompts from position `cursor` on, endlessly; each epoch has every item once, in an order of its own.
 
-        A thread prepares the next ones, so that engines need not wait for images to be read and hashed. What is at
+        A thread prepares the next few while others are sampled: images take a while to be read and hashed. What is at
         fault with a prompt is raised when its turn comes.
         """
         reader = ThreadPoolExecutor(1, thread_name_prefix="prompts")

@@ -137,7 +137,8 @@ class _Run:
 
     def _forget_results(self) -> None:
         """Remove what was made of weights that are trained further."""
-        shutil.rmtree(self._folder / "export", ignore_errors=True)
+        if (self._folder / "export").exists():
+            shutil.rmtree(self._folder / "export")
         (self._folder / "evaluation" / "after.jsonl").unlink(missing_ok=True)
 
     async def _train(self, machines: Machines, checkpoints: Checkpoints, step: int, cursor: int) -> None:

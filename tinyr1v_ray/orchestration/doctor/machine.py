@@ -84,7 +84,7 @@ def check_disk(folders: dict[str, Path]) -> Outcome:
         "; ".join(seen),
         ""
         if worst == Status.OK
-        else "free space, point run.folder and TMPDIR elsewhere, lower checkpoint.keep_last; "
+        else "free space, let results and TMPDIR lie elsewhere, lower checkpoint.keep_last; "
         "above 95 % full Ray stops spilling objects",
     )
 

@@ -107,7 +107,7 @@ def check_job_server(dashboard: str) -> Outcome:
 
 
 def check_config(config: Path, overrides: Sequence[str]) -> Outcome:
-    """Model, data and run folder that a configuration names."""
+    """What a configuration of any kind names: models, data, benchmarks, where results go."""
     return run_probe(
         "tinyr1v_ray.orchestration.doctor.probe_config",
         [str(config), *overrides],
