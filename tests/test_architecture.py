@@ -17,7 +17,7 @@ CONTRACTS = {
 }
 GROUND = CONTRACTS["the ground is free of heavy libraries"]
 HEAVY = GROUND["forbidden_modules"]
-OWNERS = {"ray": "orchestration", "vllm": "rollout", "deepspeed": "learner"}
+OWNERS = {"ray": "cluster", "vllm": "rollout", "deepspeed": "learner"}
 NAMES_OF_NOTHING = {"docs", "scripts", "examples", "utils", "common", "manager", "helpers"}
 
 IMPORT_ALL = """

@@ -27,13 +27,13 @@ from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError, MergeError
 from tinyr1v_ray.evaluation.benchmarks.stored import StoredAnswer, benchmark_folder, write_answers, write_items
+from tinyr1v_ray.jobs.evaluate.folder import open_output, output_folder
+from tinyr1v_ray.jobs.evaluate.inputs import load_evaluation, named_benchmarks
+from tinyr1v_ray.jobs.merge import job as merge_job
+from tinyr1v_ray.jobs.recipe.graph import build_graph
+from tinyr1v_ray.jobs.train.inputs import load_inputs
 from tinyr1v_ray.merging.own_method import require_same_function
 from tinyr1v_ray.miniature.base import base_model_folder
-from tinyr1v_ray.orchestration import merge_job
-from tinyr1v_ray.orchestration.evaluation_folder import open_output, output_folder
-from tinyr1v_ray.orchestration.evaluation_inputs import load_evaluation, named_benchmarks
-from tinyr1v_ray.orchestration.inputs import load_inputs
-from tinyr1v_ray.orchestration.pipeline.stages import build_graph
 from tinyr1v_ray.rewards.isolation import ScoringProcess
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
 

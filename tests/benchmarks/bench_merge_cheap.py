@@ -125,7 +125,7 @@ def sha256_s(nbytes: int) -> float:
 
 def run_ours(folder: Path, base: Path, experts: list[Path]) -> dict[str, dict[str, float]]:
     code = "import sys; from tinyr1v_ray.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    imports = "import tinyr1v_ray.orchestration.merge_job, tinyr1v_ray.orchestration.merge_progress"
+    imports = "import tinyr1v_ray.jobs.merge.job, tinyr1v_ray.jobs.merge.progress"
     arguments = ["merge", "--base", str(base), "--output-dtype", "bfloat16"]
     for expert in experts:
         arguments += ["--expert", str(expert)]

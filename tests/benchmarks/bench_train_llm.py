@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.orchestration.inputs import RunInputs
+from tinyr1v_ray.jobs.train.inputs import RunInputs
 from tinyr1v_ray.rollout.sampling import Sampling, group_seed
 from tinyr1v_ray.types import Prompt
 

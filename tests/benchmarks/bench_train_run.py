@@ -1,6 +1,6 @@
 """A real training run that is stepped from outside, and the same work done bare, in the same actors.
 
-The run is composed as `tinyr1v train` composes it (`orchestration/training.py`): inputs, placement, actors, publisher,
+The run is composed as `tinyr1v train` composes it (`jobs/train/job.py`): inputs, placement, actors, publisher,
 recorder with all its sinks, the loop. Only checkpoints are left out: they fall on one step in twenty.
 """
 
@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from tinyr1v_ray.algorithms.advantages import build_accept, build_advantage, usable_advantages
+from tinyr1v_ray.cluster.connection import connected
+from tinyr1v_ray.cluster.learner_group import LearnerGroup
 from tinyr1v_ray.config.base import load_settings
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.jobs.train.inputs import RunInputs, load_inputs
+from tinyr1v_ray.jobs.train.machines import Machines, started
 from tinyr1v_ray.loop import train
-from tinyr1v_ray.orchestration.cluster import connected
-from tinyr1v_ray.orchestration.inputs import RunInputs, load_inputs
-from tinyr1v_ray.orchestration.learner_group import LearnerGroup
-from tinyr1v_ray.orchestration.machines import Machines, started
 from tinyr1v_ray.ports import LoopConfig, System, WeightPublisher
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.display import Display

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tinyr1v_ray.cluster.shape import parse_cluster
 from tinyr1v_ray.config.base import parse_settings, read_yaml
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.orchestration.planning.cluster import parse_cluster
-from tinyr1v_ray.orchestration.planning.kinds import SCHEMAS, kind_of_config, make_plan, read_config
-from tinyr1v_ray.orchestration.planning.plan import PlanRequest
-from tinyr1v_ray.orchestration.planning.text import plan_json, plan_lines
+from tinyr1v_ray.planning.kinds import SCHEMAS, kind_of_config, make_plan, read_config
+from tinyr1v_ray.planning.plan import PlanRequest
+from tinyr1v_ray.planning.text import plan_json, plan_lines
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 EIGHT_GPUS = "1x8xH100-80GB"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tinyr1v_ray.cli.main import build_parser
-from tinyr1v_ray.orchestration.doctor.machine import machine_checks
-from tinyr1v_ray.orchestration.doctor.software import software_checks
+from tinyr1v_ray.doctor.machine import machine_checks
+from tinyr1v_ray.doctor.software import software_checks
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))

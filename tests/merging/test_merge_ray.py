@@ -17,8 +17,8 @@ from tiny_models import write_expert
 
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.errors import MergeError, PlacementError
+from tinyr1v_ray.jobs.merge import job as merge_job
 from tinyr1v_ray.merging.session import BundleResult, Silent
-from tinyr1v_ray.orchestration import merge_job
 
 SLOW = {"amm": {"steps": 150}}
 """Long enough to be hit."""
@@ -128,7 +128,7 @@ def test_a_task_that_always_kills_its_worker(
     cluster: Cluster, config: dict, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Killed each time it starts something: after `max_attempts` the merge ends, and can be continued."""
-    from tinyr1v_ray.orchestration import merge_workers
+    from tinyr1v_ray.cluster import merge_workers
 
     class Doomed(merge_workers.MergeWorker):
         def run(self, bundle: object) -> BundleResult:

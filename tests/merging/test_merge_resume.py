@@ -191,7 +191,7 @@ SCRIPT = """
 import sys
 from tinyr1v_ray.config.base import load_settings
 from tinyr1v_ray.config.merge import MergeConfig
-from tinyr1v_ray.orchestration import merge_job
+from tinyr1v_ray.jobs.merge import job as merge_job
 from pathlib import Path
 config = load_settings(MergeConfig, Path(sys.argv[1]))
 merge_job.run_merge_job(merge_job.prepare(config))

@@ -18,7 +18,7 @@ from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.images import open_image
 from tinyr1v_ray.errors import RolloutError, WeightSyncError
-from tinyr1v_ray.orchestration.inputs import RunInputs, load_inputs
+from tinyr1v_ray.jobs.train.inputs import RunInputs, load_inputs
 from tinyr1v_ray.rollout.engine import VllmEngine
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.types import Finish, Prompt, RolloutGroup

@@ -14,7 +14,7 @@ from tinyr1v_ray.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from tinyr1v_ray.orchestration.doctor.finding import Check
+    from tinyr1v_ray.doctor.finding import Check
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Look, print; 1 when there is a problem."""
     use_token_at_hand()
 
-    from tinyr1v_ray.orchestration.doctor.finding import Finding, Status, run_checks, to_json
+    from tinyr1v_ray.doctor.finding import Finding, Status, run_checks, to_json
 
     checks = _checks(options)
     num_done = 0
@@ -71,10 +71,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _checks(options: argparse.Namespace) -> list[Check]:
     from tinyr1v_ray.config.base import apply_overrides, read_yaml
-    from tinyr1v_ray.orchestration.doctor.machine import machine_checks
-    from tinyr1v_ray.orchestration.doctor.software import software_checks
-    from tinyr1v_ray.orchestration.doctor.surroundings import surroundings_checks
-    from tinyr1v_ray.orchestration.planning.kinds import gpus_asked, kind_of_config, output_of, values_at
+    from tinyr1v_ray.doctor.machine import machine_checks
+    from tinyr1v_ray.doctor.software import software_checks
+    from tinyr1v_ray.doctor.surroundings import surroundings_checks
+    from tinyr1v_ray.planning.kinds import gpus_asked, kind_of_config, output_of, values_at
 
     if options.overrides and options.config is None:
         raise ConfigError(
@@ -104,7 +104,7 @@ def _checks(options: argparse.Namespace) -> list[Check]:
 def _uses_hub(tree: dict[str, Any]) -> bool:
     """Whether a model or a data set has a name of the hub, as far as unchecked settings say."""
     from tinyr1v_ray.data.model_folder import is_hub_name
-    from tinyr1v_ray.orchestration.planning.kinds import values_at
+    from tinyr1v_ray.planning.kinds import values_at
 
     models = [name for name in values_at(tree, ("path", "base")) if isinstance(name, str)]
     sources = [names for names in values_at(tree, ("train", "evaluation")) if isinstance(names, list)]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from tinyr1v_ray.evaluation.benchmarks.figures import BenchmarkFigures
-    from tinyr1v_ray.orchestration.evaluation_job import EvaluationSummary
+    from tinyr1v_ray.jobs.evaluate.job import EvaluationSummary
 
 TEN = "mathvista, mathvision, mathverse, wemath, chartqa, charxiv, ocrbench, ocr_reasoning, mme, mmstar"
 
@@ -57,13 +57,13 @@ def run(options: argparse.Namespace) -> int:
                 "--rescore comes with other settings; stored answers are scored as they are, with a judge if one is "
                 "named; remove the others"
             )
-        from tinyr1v_ray.orchestration.evaluation_job import run_rescoring
+        from tinyr1v_ray.jobs.evaluate.job import run_rescoring
 
         summary = run_rescoring(options.rescore, overrides)
     else:
         config = parse_settings(EvaluateConfig, given_settings(options))
 
-        from tinyr1v_ray.orchestration.evaluation_job import run_evaluation
+        from tinyr1v_ray.jobs.evaluate.job import run_evaluation
 
         summary = run_evaluation(config)
     print("\n".join(_say(summary)))

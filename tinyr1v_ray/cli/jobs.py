@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from tinyr1v_ray.orchestration.submission import JobCluster, JobState
+    from tinyr1v_ray.cluster.submission import JobCluster, JobState
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 
@@ -83,14 +83,14 @@ def connect(address: str) -> JobCluster:
     """The cluster's jobs."""
     use_token_at_hand()
 
-    from tinyr1v_ray.orchestration.submission import JobCluster
+    from tinyr1v_ray.cluster.submission import JobCluster
 
     return JobCluster(address)
 
 
 def follow(cluster: JobCluster, address: str, job_id: str) -> int:
     """Show a job's output until it ends; an interrupt leaves it running and says how to come back."""
-    from tinyr1v_ray.orchestration.submission import come_back
+    from tinyr1v_ray.cluster.submission import come_back
 
     def write(text: str) -> None:
         sys.stdout.write(text)

@@ -57,8 +57,8 @@ def run(options: argparse.Namespace) -> int:
     look_here()
     config = parse_settings(MergeConfig, given_settings(options))
 
-    from tinyr1v_ray.orchestration import merge_job
-    from tinyr1v_ray.orchestration.merge_progress import MergeProgress
+    from tinyr1v_ray.jobs.merge import job as merge_job
+    from tinyr1v_ray.jobs.merge.progress import MergeProgress
     from tinyr1v_ray.telemetry.display import Display
 
     prepared = merge_job.prepare(config)

@@ -64,12 +64,12 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plan and print; 2 when the named cluster is too small."""
+    from tinyr1v_ray.cluster.shape import parse_cluster
     from tinyr1v_ray.config.base import read_yaml
     from tinyr1v_ray.config.own_function import look_here
-    from tinyr1v_ray.orchestration.planning.cluster import parse_cluster
-    from tinyr1v_ray.orchestration.planning.kinds import make_plan
-    from tinyr1v_ray.orchestration.planning.plan import PlanRequest
-    from tinyr1v_ray.orchestration.planning.text import plan_json, plan_lines, settings_lines
+    from tinyr1v_ray.planning.kinds import make_plan
+    from tinyr1v_ray.planning.plan import PlanRequest
+    from tinyr1v_ray.planning.text import plan_json, plan_lines, settings_lines
 
     look_here()
     request = PlanRequest(

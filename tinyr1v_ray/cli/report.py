@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from tinyr1v_ray.evaluation.report.contents import Contents
+    from tinyr1v_ray.report.contents import Contents
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,7 +27,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report, and print a short table and its path."""
-    from tinyr1v_ray.evaluation.report.page import write_report
+    from tinyr1v_ray.report.page import write_report
 
     written = write_report(options.folder)
     print("\n".join([*say(written.contents), f"report: {written.path}"]))

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     look_here()
     config = load_settings(PipelineConfig, options.config, options.overrides)
 
-    from tinyr1v_ray.orchestration.pipeline.run import run_pipeline
+    from tinyr1v_ray.jobs.recipe.job import run_pipeline
 
     summary = run_pipeline(config, sys.argv)
     print(f"{summary.num_stages} stages, {summary.num_found} of them done before")

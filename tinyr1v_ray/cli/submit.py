@@ -18,10 +18,10 @@ from tinyr1v_ray.errors import ConfigError
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+    from tinyr1v_ray.cluster.placement import Placement
+    from tinyr1v_ray.cluster.working_tree import WorkingTree
     from tinyr1v_ray.config.base import Settings
-    from tinyr1v_ray.orchestration.placement import Placement
-    from tinyr1v_ray.orchestration.planning.kinds import AnyConfig
-    from tinyr1v_ray.orchestration.working_tree import WorkingTree
+    from tinyr1v_ray.planning.kinds import AnyConfig
 
 KINDS = {"run": "recipe", "train": "train", "merge": "merge", "evaluate": "evaluate"}
 """Sub-commands that can be submitted, and the kind of configuration that each takes."""
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     cluster = connect(options.address)
     cluster.check_room(placements)
 
-    from tinyr1v_ray.orchestration.submission import JobRequest, come_back
+    from tinyr1v_ray.cluster.submission import JobRequest, come_back
 
     request = JobRequest(command, tree, options.image, environment, options.python, _metadata(options.tree))
     job_id = cluster.submit(request)
@@ -90,14 +90,14 @@ def run(options: argparse.Namespace) -> int:
 def _command_for(config: Path) -> str:
     """The command that a configuration is for, by what it holds."""
     from tinyr1v_ray.config.base import read_yaml
-    from tinyr1v_ray.orchestration.planning.kinds import kind_of_config
+    from tinyr1v_ray.planning.kinds import kind_of_config
 
     kind = kind_of_config(read_yaml(config), str(config))
     return next(command for command, of in KINDS.items() if of == kind)
 
 
 def _packed_tree(folder: Path, limit_mib: float | None) -> WorkingTree:
-    from tinyr1v_ray.orchestration.working_tree import DEFAULT_LIMIT_MIB, check_size, read_working_tree
+    from tinyr1v_ray.cluster.working_tree import DEFAULT_LIMIT_MIB, check_size, read_working_tree
 
     tree = read_working_tree(folder)
     check_size(tree, DEFAULT_LIMIT_MIB if limit_mib is None else limit_mib)
@@ -111,7 +111,7 @@ def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | Non
     """
     from tinyr1v_ray.cli.main import build_parser
     from tinyr1v_ray.config.base import parse_settings
-    from tinyr1v_ray.orchestration.planning.kinds import OUTPUT_KEYS, SCHEMAS, output_of
+    from tinyr1v_ray.planning.kinds import OUTPUT_KEYS, SCHEMAS, output_of
 
     options, kind = build_parser().parse_args(command), KINDS[command[0]]
     placements: list[Placement] = []
@@ -135,15 +135,15 @@ def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | Non
 
 def _placements(settings: AnyConfig) -> list[Placement]:
     """Of a training, an evaluation, or each stage of a recipe; none where the cluster grows by itself."""
+    from tinyr1v_ray.cluster.placement import placement_of
     from tinyr1v_ray.config.merge import MergeConfig
     from tinyr1v_ray.config.pipeline import PipelineConfig
-    from tinyr1v_ray.orchestration.placement import placement_of
 
     if isinstance(settings, MergeConfig):  # fits itself to the cluster
         return []
     parts: list[Settings] = [settings]
     if isinstance(settings, PipelineConfig):
-        from tinyr1v_ray.orchestration.pipeline.stages import build_graph
+        from tinyr1v_ray.jobs.recipe.graph import build_graph
 
         parts = [stage.settings for stage in build_graph(settings, read_inputs=False).stages]
     return [] if settings.cluster.autoscaling else [each for each in map(placement_of, parts) if each]

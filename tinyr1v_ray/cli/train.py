@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     look_here()
     config = load_settings(TrainConfig, options.config, options.overrides)
 
-    from tinyr1v_ray.orchestration.training import TrainRequest, run_training
+    from tinyr1v_ray.jobs.train.job import TrainRequest, run_training
 
     request = TrainRequest(config, options.resume, options.allow_previous_checkpoint, sys.argv)
     print(run_training(request))

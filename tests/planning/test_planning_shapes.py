@@ -1,0 +1,84 @@
+"""Shapes: parameters counted from numbers of a config.json equal what is stored."""
+
+import json
+import math
+import struct
+
+import pytest
+
+from tinyr1v_ray.errors import ModelError
+from tinyr1v_ray.merging.names import canonical_name
+from tinyr1v_ray.miniature.base import base_model_folder
+from tinyr1v_ray.planning.shapes import KNOWN, VisionShape, find_shape, shape_from_config
+
+
+def stored_shapes(path):
+    """canonical name -> shape, from the header of a safetensors file."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return {canonical_name(name): tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+
+
+def test_the_miniature_tensor_by_tensor():
+    stored = stored_shapes(base_model_folder() / "model.safetensors")
+    shape = find_shape("miniature")
+    assert {canonical_name(name): dims for name, dims in shape.tensors()} == stored
+    assert shape.num_parameters == sum(math.prod(dims) for dims in stored.values())
+
+
+def test_published_models_have_the_published_number_of_parameters():
+    """The sizes of their safetensors: 7,509,245,952 and 16,584,333,312 bytes in bfloat16."""
+    assert KNOWN["Qwen/Qwen2.5-VL-3B-Instruct"].num_parameters * 2 == 7_509_245_952
+    assert KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"].num_parameters * 2 == 16_584_333_312
+
+
+def test_cache_and_flops_of_3b_by_hand():
+    shape = find_shape("Qwen/Qwen2.5-VL-3B-Instruct")
+    assert shape.kv_bytes_per_token(2) == 2 * 36 * 2 * 128 * 2
+    assert shape.flops_per_token == 2 * 36 * (2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 11008)
+    assert shape.vision.pixels_per_token == 28 * 28
+
+
+def test_the_old_flat_config_means_the_same_as_the_nested_one():
+    """As published for 3B: text keys at the top, `in_chans`, and a vision section that leaves defaults out."""
+    flat = {
+        "hidden_size": 2048, "num_hidden_layers": 36, "intermediate_size": 11008, "num_attention_heads": 16,
+        "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True, "max_position_embeddings": 128000,
+        "vision_config": {"hidden_size": 1280, "in_chans": 3, "out_hidden_size": 2048, "spatial_patch_size": 14},
+    }  # fmt: skip
+    name = "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert shape_from_config(name, flat) == KNOWN[name]
+    text = {key: value for key, value in flat.items() if key != "vision_config"}
+    assert shape_from_config(name, {"text_config": text, "vision_config": flat["vision_config"]}) == KNOWN[name]
+
+
+def test_vision_defaults_are_those_of_transformers():
+    from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+
+    theirs = Qwen2_5_VLVisionConfig()
+    ours = VisionShape()
+    assert {name: getattr(theirs, name) for name in VisionShape.__dataclass_fields__} == vars(ours)
+
+
+def test_a_folder_that_is_to_be_made_has_the_shapes_of_the_size_in_its_name():
+    assert find_shape("runs/tiny_r1v_3b") == KNOWN["Qwen/Qwen2.5-VL-3B-Instruct"]
+    assert find_shape("models/Qwen2.5-VL-7B-Instruct") == KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"]
+    assert find_shape("runs/mine", "miniature").num_parameters == find_shape("miniature").num_parameters
+
+
+@pytest.mark.parametrize("path", ["somebody/Other-3B", "runs/mine", "no such model"])
+def test_an_unknown_model_is_one_line(path):
+    with pytest.raises(
+        ModelError, match=r"is no folder with a config.json.*; a plan needs the model's shapes; download"
+    ):
+        find_shape(path)
+
+
+def test_a_config_that_lacks_a_number_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_size": 64}')
+    with pytest.raises(ModelError, match="without num_hidden_layers"):
+        find_shape(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be read"):
+        find_shape(str(tmp_path))

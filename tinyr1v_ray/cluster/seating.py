@@ -1,0 +1,118 @@
+"""Who sits where: the actors of a placement on the nodes and GPUs of a cluster, first fit.
+
+Ray may number them otherwise; what matters is whether all of them find room, and how much of a node they fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tinyr1v_ray.cluster.placement import ActorSpec, Placement
+from tinyr1v_ray.cluster.shape import ClusterShape
+
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Seat:
+    """An actor's place; `gpus` are numbered on their node."""
+
+    actor: ActorSpec
+    node: int
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Seating:
+    """All actors; `unseated` are those for which no node has room."""
+
+    seats: tuple[Seat, ...]
+    unseated: tuple[ActorSpec, ...]
+
+    def by_node(self, num_nodes: int) -> list[list[Seat]]:
+        """The actors of each node."""
+        nodes: list[list[Seat]] = [[] for _ in range(num_nodes)]
+        for seat in self.seats:
+            nodes[seat.node].append(seat)
+        return nodes
+
+
+@dataclass
+class Node:
+    """What is free of a node: cores, and the share of each GPU."""
+
+    cpus: float
+    gpus: list[float]
+
+    def take(self, actor: ActorSpec) -> tuple[int, ...] | None:
+        """The GPUs that an actor gets here (none for one without); None where there is no room."""
+        if actor.num_cpus > self.cpus + _ROUNDING:
+            return None
+        share = actor.num_gpus if actor.num_gpus < 1 else 1.0
+        wanted = 0 if actor.num_gpus <= 0 else max(1, round(actor.num_gpus))
+        free = [index for index, left in enumerate(self.gpus) if left + _ROUNDING >= share][:wanted]
+        if len(free) < wanted:
+            return None
+        self.cpus -= actor.num_cpus
+        for index in free:
+            self.gpus[index] -= share
+        return tuple(free)
+
+
+def take_seats(placement: Placement, cluster: ClusterShape) -> Seating:
+    """Every actor of a placement on a cluster that nobody uses yet."""
+    nodes = [Node(float(cluster.num_cpus), [1.0] * cluster.num_gpus) for _ in range(cluster.num_nodes)]
+    return first_fit(placement.actors, nodes)
+
+
+def first_fit(actors: Iterable[ActorSpec], nodes: Sequence[Node]) -> Seating:
+    """In the order in which actors are started (learners first), full nodes before the next; `nodes` are filled."""
+    seats: list[Seat] = []
+    unseated: list[ActorSpec] = []
+    full: dict[tuple[float, float], int] = {}  # nodes, from the first, that have no more room for actors of a size
+    for actor in actors:
+        size = (actor.num_cpus, actor.num_gpus)
+        for number in range(full.get(size, 0), len(nodes)):
+            gpus = nodes[number].take(actor)
+            if gpus is not None:
+                seats.append(Seat(actor, number, gpus))
+                break
+            full[size] = number + 1
+        else:
+            unseated.append(actor)
+    return Seating(tuple(seats), tuple(unseated))
+
+
+def ray_resources(cluster: ClusterShape) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """What `placement.check_fits` takes: resources of the whole cluster, and of its largest node."""
+    node = {"CPU": float(cluster.num_cpus), "GPU": float(cluster.num_gpus)}
+    return {name: amount * cluster.num_nodes for name, amount in node.items()}, node
+
+
+def describe_seats(seats: Sequence[Seat]) -> str:
+    """The actors of a node in a few words.
+
+    >>> learners = [ActorSpec("learner", index, 4.0, 1.0, 4) for index in range(3)]
+    >>> describe_seats([Seat(actor, 0, (actor.index,)) for actor in learners])
+    'learner-0 to learner-2 on GPU 0-2'
+    """
+    words = []
+    for role in dict.fromkeys(seat.actor.role for seat in seats):
+        own = [seat for seat in seats if seat.actor.role == role]
+        names = own[0].actor.name if len(own) == 1 else f"{own[0].actor.name} to {own[-1].actor.name}"
+        gpus = sorted({gpu for seat in own for gpu in seat.gpus})
+        where = f" on GPU {_ranges(gpus)}" if gpus else ""
+        words.append(names + where)
+    return ", ".join(words)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """0, 1, 2, 5 as 0-2, 5."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)

@@ -1,0 +1,222 @@
+"""`recipe.json`: the stages of a recipe, how far they are, and which models come out. The report reads nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.pipeline import PipelineConfig
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.data.model_folder import MINIATURE
+from tinyr1v_ray.errors import RunFolderError
+from tinyr1v_ray.jobs.evaluate.job import SCORES
+from tinyr1v_ray.jobs.recipe.graph import BASE, EXPORT, Graph, Model, Stage
+from tinyr1v_ray.report.recipe import INDEX
+from tinyr1v_ray.telemetry.records import replace_file, to_json
+
+
+class State(StrEnum):
+    """How far a stage is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Index:
+    """The states of a graph's stages, written whenever one changes.
+
+    A note beside each stage's folder says of which results the stage was made, by a name that every result gets anew.
+    So a stage is found again by a recipe that was changed and changed back, but not when something that it was made of
+    has been made again since: training twice does not give the same model.
+    """
+
+    def __init__(self, folder: Path, config: PipelineConfig, graph: Graph) -> None:
+        self._folder, self._config, self._graph = folder, config, graph
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._begun_s: dict[str, float] = {}
+        self._results: dict[str, str] = {}
+        self.states: dict[str, State] = {}
+        self._seconds: dict[str, float] = {}
+        for stage in graph.stages:
+            note = _read_note(stage)
+            done = bool(note.get("result")) and note.get("made_of") == self._made_of(stage) and is_whole(stage)
+            self.states[stage.id] = State.DONE if done else State.WAITING
+            if done:
+                self._results[stage.id], seconds = str(note["result"]), note.get("seconds")
+                self._seconds[stage.id] = float(seconds) if isinstance(seconds, int | float) else 0.0
+
+    async def begin(self, stage: Stage) -> None:
+        """The stage runs from now on, with what a killed attempt left; what it made of other results is removed, and
+        so is what is damaged.
+
+        Raises RunFolderError for a folder that it has no note of, or that cannot be removed.
+        """
+        made_of = self._made_of(stage)
+        await asyncio.to_thread(_clear, stage, made_of)  # a model folder takes a while
+        self._write_note(stage, {"made_of": made_of})
+        self._begun_s[stage.id] = time.monotonic()
+        self._set(stage, State.RUNNING)
+
+    def finish(self, stage: Stage) -> float:
+        """The stage's result is whole; returns its seconds, those of killed attempts not counted."""
+        seconds = time.monotonic() - self._begun_s[stage.id]
+        self._results[stage.id], self._seconds[stage.id] = secrets.token_hex(8), seconds
+        note = {"made_of": self._made_of(stage), "result": self._results[stage.id], "seconds": round(seconds, 3)}
+        self._write_note(stage, note)
+        self._set(stage, State.DONE)
+        return seconds
+
+    def give_up(self, stage: Stage, error: BaseException) -> None:
+        """The stage ended without a result: it failed, or was interrupted and waits to go on."""
+        self._set(stage, State.FAILED if isinstance(error, Exception) else State.WAITING)
+
+    def write(self) -> None:
+        """Replace `recipe.json`."""
+        rows = {
+            "name": self._config.name,
+            "started": self._started,
+            "miniature": self._config.base == MINIATURE,
+            "stages": [self._stage_row(stage) for stage in self._graph.stages],
+            "models": [self._model_row(model) for model in self._graph.models],
+        }
+        replace_file(self._folder / INDEX, to_json(rows, indent=2) + "\n")
+
+    def _made_of(self, stage: Stage) -> dict[str, str]:
+        """The results that the stage needs, by stage; empty names for those that are not there yet."""
+        return {"fingerprint": stage.fingerprint, **{need: self._results.get(need, "") for need in stage.needs}}
+
+    def _write_note(self, stage: Stage, note: Mapping[str, Any]) -> None:
+        replace_file(_note(stage), to_json(note) + "\n")
+
+    def _set(self, stage: Stage, state: State) -> None:
+        self.states[stage.id] = state
+        self.write()
+
+    def _stage_row(self, stage: Stage) -> dict[str, Any]:
+        return {
+            "id": stage.id,
+            "kind": stage.kind,
+            "name": stage.name,
+            "seed": stage.seed,
+            "folder": self._shown(stage.folder),
+            "fingerprint": stage.fingerprint,
+            "needs": list(stage.needs),
+            "state": str(self.states[stage.id]),
+            "seconds": self._seconds.get(stage.id),
+        }
+
+    def _model_row(self, model: Model) -> dict[str, Any]:
+        stages = {stage.id: stage for stage in self._graph.stages}
+        maker = stages.get(model.made_by)
+        evaluation = stages[self._graph.evaluated_by[model.name, model.seed]]
+        trained = maker if maker and maker.kind == "train" else None
+        return {
+            "name": model.name,
+            "seed": model.seed,
+            **describe(model, maker.settings if maker else None, self._config),
+            "folder": self._shown(model.folder),
+            "train": self._shown(trained.folder) if trained else None,
+            "merge": self._shown(model.folder / "merge.json") if maker and maker.kind == "merge" else None,
+            "evaluation": self._shown(evaluation.folder),
+        }
+
+    def _shown(self, path: Path) -> str:
+        return str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else str(path)
+
+
+def describe(model: Model, settings: Settings | None, config: PipelineConfig) -> dict[str, Any]:
+    """What a model is in the report: its role, how it was made, what it was trained on."""
+    if isinstance(settings, MergeConfig):
+        method = settings.recipes[model.name].method
+        return {"role": "merged", "algorithm": method, "domains": [], "boost": None, "start_from": ""}
+    if not isinstance(settings, TrainConfig):
+        return {"role": BASE, "algorithm": "", "domains": [], "boost": None, "start_from": ""}
+    algorithm = settings.algorithm.name
+    return {
+        "role": "specialist" if model.name in config.merge.experts else "baseline",
+        "algorithm": algorithm,
+        "domains": _domains(settings, config.trainings[model.name].domains),
+        "boost": settings.algorithm.lipo.boost if algorithm == "lipo" else None,
+        "start_from": config.trainings[model.name].start_from,
+    }
+
+
+def _domains(settings: TrainConfig, named: Sequence[str]) -> list[str]:
+    """As named in the recipe, else as the sources of the miniature say, else the one that all items have."""
+    prefix = f"{MINIATURE}:"
+    of_sources = [text.removeprefix(prefix) for text in settings.data.train if text.startswith(prefix)]
+    return list(dict.fromkeys(named or of_sources or [settings.data.domain]))
+
+
+def is_whole(stage: Stage) -> bool:
+    """Whether what a finished stage leaves last is there."""
+    settings, result = stage.settings, _result(stage)
+    if isinstance(settings, MergeConfig):
+        return all(
+            (result / name / "merge.json").is_file() and _has_weights(result / name) for name in settings.recipes
+        )
+    if isinstance(settings, TrainConfig):
+        return (result / "config.json").is_file() and _has_weights(result)
+    return result.is_file()
+
+
+def _result(stage: Stage) -> Path:
+    """The part of a stage's folder that appears as a whole, when the stage ends."""
+    if isinstance(stage.settings, MergeConfig):
+        return stage.folder
+    return stage.folder / (EXPORT if isinstance(stage.settings, TrainConfig) else SCORES)
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def _clear(stage: Stage, made_of: Mapping[str, str]) -> None:
+    """Leave of earlier attempts what the stage can go on with."""
+    note = _read_note(stage)
+    if not note and stage.folder.exists():
+        raise RunFolderError(
+            f"{stage.folder} exists, and {_note(stage).name} beside it is missing or broken; a recipe goes on only "
+            "with what it made itself; move the folder away, or put the file back"
+        )
+    if note.get("made_of") != made_of:
+        _remove(stage.folder)
+        _remove(stage.folder.with_name(f".{stage.folder.name}.partial"))
+    elif not is_whole(stage):
+        _remove(_result(stage))
+
+
+def _remove(folder: Path) -> None:
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be removed: {error.strerror}; it is damaged, or made of results that were made again; "
+            "remove it"
+        ) from error
+
+
+def _note(stage: Stage) -> Path:
+    return stage.folder.with_name(f"{stage.folder.name}.stage.json")
+
+
+def _read_note(stage: Stage) -> dict[str, Any]:
+    """Empty when there is none, or none that can be read."""
+    try:
+        note = json.loads(_note(stage).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}

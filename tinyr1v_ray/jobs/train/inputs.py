@@ -1,0 +1,97 @@
+"""Everything a run reads, checked before anything is started: model, processor, prompts, canary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from tinyr1v_ray.cluster.connection import check_reachable, cluster_address
+from tinyr1v_ray.cluster.transports import check_usable
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.data.model_folder import check_model_name, resolve_model_folder
+from tinyr1v_ray.data.processor import PromptProcessor, load_processor
+from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_table
+from tinyr1v_ray.data.sources import check_source, default_cache_folder
+from tinyr1v_ray.rewards.score import build_scorer, check_domains
+from tinyr1v_ray.telemetry.run_folder import check_new, check_resumable
+from tinyr1v_ray.telemetry.sinks import import_wandb
+from tinyr1v_ray.types import Prompt
+
+MAX_CANARY_TOKENS = 32
+MAX_CANARY_SEARCH = 1000
+"""Items among which one with an image is looked for, so that the canary checks the vision tower too."""
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run reads. `held_out` are the items of summary and slice; `canary` is a prompt and its answer's tokens."""
+
+    model_folder: Path
+    train: PromptTable
+    held_out: tuple[Prompt, ...]
+    canary: tuple[Prompt, np.ndarray]
+    stop_ids: tuple[int, ...]
+    max_images: int
+
+
+def check_cheaply(config: TrainConfig, run_folder: Path, resume: bool) -> None:
+    """Refuse at once what needs neither Ray nor the data's contents; nothing is written.
+
+    Where something is asked again later (a folder may be made meanwhile), it is by the same function.
+    """
+    (check_resumable if resume else check_new)(run_folder, config)
+    check_model_name(config.model.path)
+    check_settings(config)
+
+
+def check_settings(config: TrainConfig) -> None:
+    """The same of all but run folder and model, which need not be there yet: data, reward, sinks, surroundings."""
+    for purpose, sources in (("train", config.data.train), ("evaluation", config.data.evaluation)):
+        for source in sources:
+            check_source(source, purpose)
+    build_scorer(config.reward)
+    if config.telemetry.wandb_project:
+        import_wandb(config.telemetry.wandb_project)
+    if cluster_address(config.cluster.address) is None:  # else it is a folder of other machines
+        check_usable(config)
+    check_reachable(config.cluster)
+
+
+def load_inputs(config: TrainConfig) -> RunInputs:
+    """Read and check; raises ModelError, DataError and ConfigError."""
+    model_folder = resolve_model_folder(config.model.path)
+    processor = load_processor(model_folder, config.model)
+    options = TableOptions(
+        image_folder=Path(config.run.folder).absolute() / ".images",
+        cache_folder=default_cache_folder(),
+        max_prompt_tokens=config.model.max_length - config.rollout.max_tokens,
+        seed=config.run.seed,
+    )
+    train = build_prompt_table(config.data, "train", processor, options)
+    build_scorer(config.reward)  # a user's function that cannot be imported is said here
+    check_domains(config.reward, train.domains)
+    held_out: tuple[Prompt, ...] = ()
+    evaluation = config.evaluation
+    num_held_out = max(evaluation.num_items, evaluation.num_slice_items if evaluation.every_n_steps else 0)
+    if num_held_out and config.data.evaluation:
+        table = build_prompt_table(config.data, "evaluation", processor, options)
+        check_domains(config.reward, table.domains)
+        held_out = tuple(table.in_order(num_held_out))
+    canary = next((prompt for prompt in islice(train.in_order(), MAX_CANARY_SEARCH) if prompt.images), train[0])
+    return RunInputs(
+        model_folder=model_folder,
+        train=train,
+        held_out=held_out,
+        canary=(canary, _canary_tokens(processor, canary)[: config.rollout.max_tokens]),
+        stop_ids=processor.eos_token_ids,
+        max_images=max(train.max_images, *(len(prompt.images) for prompt in held_out), 1),
+    )
+
+
+def _canary_tokens(processor: PromptProcessor, prompt: Prompt) -> np.ndarray:
+    """The reference answer and the end token: what they are matters little, that they are fixed does."""
+    token_ids = processor.tokenizer.encode(prompt.answer, add_special_tokens=False)[: MAX_CANARY_TOKENS - 1]
+    return np.array([*token_ids, processor.eos_token_ids[0]], np.int32)

@@ -1,0 +1,126 @@
+"""Which kind of configuration a file holds, by what only that kind has, and what goes with each kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tinyr1v_ray.cluster.shape import ClusterShape, parse_cluster
+from tinyr1v_ray.config.base import apply_overrides, parse_settings, read_yaml
+from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.pipeline import PipelineConfig
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.planning.plan import Plan, PlanRequest
+from tinyr1v_ray.planning.shapes import find_shape
+
+TELLING_KEYS = {"recipe": "trainings", "merge": "experts", "evaluate": "benchmarks", "train": "run"}
+"""Kind -> the top-level key that it cannot lack; asked in this order."""
+AnyConfig = TrainConfig | MergeConfig | EvaluateConfig | PipelineConfig
+SCHEMAS: Mapping[str, type[AnyConfig]] = {
+    "recipe": PipelineConfig,
+    "merge": MergeConfig,
+    "evaluate": EvaluateConfig,
+    "train": TrainConfig,
+}
+OUTPUT_KEYS = {"recipe": "folder", "merge": "output", "evaluate": "output", "train": "run.folder"}
+"""Kind -> the setting that says where it writes."""
+
+_GPU_KEYS = ("num_gpus_per_engine", "num_gpus_per_rank", "num_gpus", "device")
+
+
+def kind_of_config(tree: Mapping[str, Any], name: str) -> str:
+    """train, merge, evaluate or recipe; raises ConfigError."""
+    for kind, key in TELLING_KEYS.items():
+        if key in tree:
+            return kind
+    keys = ", ".join(f"{key} ({kind})" for kind, key in TELLING_KEYS.items())
+    raise ConfigError(
+        f"config file {name} has none of the keys {keys}; one of them tells its kind; name a configuration of this "
+        "package, such as those in configs/"
+    )
+
+
+def read_config(path: Path, overrides: Sequence[str]) -> AnyConfig:
+    """The settings in a file of any kind; raises ConfigError."""
+    tree = read_yaml(path)
+    return parse_settings(SCHEMAS[kind_of_config(tree, str(path))], tree, overrides)
+
+
+def make_plan(request: PlanRequest) -> Plan:
+    """The plan of any configuration, on the named cluster or on one that it would usually get."""
+    kind = kind_of_config(request.tree, str(request.path))
+    if kind != "train" and request.recorded is not None:
+        raise ConfigError(f"--recorded with a configuration of kind {kind}; a recorded run is a training; leave it out")
+    if request.shape:
+        find_shape(request.shape)  # refused here where no model of the configuration needs it
+    cluster = request.cluster or usual_cluster(request.tree, request.overrides)
+    planner = _planner(kind)
+    return planner(request, cluster)
+
+
+def _planner(kind: str) -> Callable[[PlanRequest, ClusterShape], Plan]:
+    """Imported on use: a merge's plan loads torch, the others need not wait for it."""
+    if kind == "merge":
+        from tinyr1v_ray.planning.merge_plan import plan_merge
+
+        return plan_merge
+    if kind == "evaluate":
+        from tinyr1v_ray.planning.evaluate_plan import plan_evaluation
+
+        return plan_evaluation
+    if kind == "recipe":
+        from tinyr1v_ray.planning.recipe_plan import plan_recipe
+
+        return plan_recipe
+    from tinyr1v_ray.planning.train_plan import plan_training
+
+    return plan_training
+
+
+def usual_cluster(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> ClusterShape:
+    """Where no cluster is named: eight H100 for what asks for GPUs, else this machine."""
+    return parse_cluster("1x8xH100-80GB") if gpus_asked(apply_overrides(tree, overrides)) else this_machine()
+
+
+def output_of(kind: str, tree: Mapping[str, Any]) -> Any:
+    """Where unchecked settings say that results go; None where they do not.
+
+    >>> output_of("train", {"run": {"folder": "runs"}}), output_of("merge", {})
+    ('runs', None)
+    """
+    found: Any = tree
+    for part in OUTPUT_KEYS[kind].split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def gpus_asked(tree: Mapping[str, Any]) -> float:
+    """The most GPUs that one actor would get, as far as unchecked settings say.
+
+    >>> gpus_asked({"train": {"rollout": {"num_gpus_per_engine": 2}}, "merge": {"job": {"device": "cuda"}}})
+    2.0
+    """
+    asked = values_at(tree, _GPU_KEYS)
+    return max((float(value) if isinstance(value, int | float) else value == "cuda" for value in asked), default=0.0)
+
+
+def values_at(tree: Mapping[str, Any], keys: Collection[str]) -> Iterator[Any]:
+    """What stands under one of the keys, wherever in the tree."""
+    for key, value in tree.items():
+        if key in keys:
+            yield value
+        if isinstance(value, Mapping):
+            yield from values_at(value, keys)
+
+
+def this_machine() -> ClusterShape:
+    """Its cores and memory (or those of the control group that this process is confined to)."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
+        memory = min(memory, int(text))
+    return ClusterShape(1, 0, None, os.cpu_count() or 1, round(memory / 2**30, 1))

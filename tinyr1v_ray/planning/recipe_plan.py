@@ -1,0 +1,95 @@
+"""The plan of a whole recipe: every stage of its graph planned as what it is, and summed up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tinyr1v_ray.cluster.shape import ClusterShape
+from tinyr1v_ray.config.base import parse_settings
+from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.pipeline import PipelineConfig
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.jobs.recipe.graph import Stage, build_graph
+from tinyr1v_ray.planning.evaluate_plan import plan_evaluate_settings
+from tinyr1v_ray.planning.merge_plan import plan_merge_settings
+from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
+from tinyr1v_ray.planning.train_plan import plan_train_settings
+from tinyr1v_ray.planning.units import duration, several
+
+
+def plan_recipe(request: PlanRequest, cluster: ClusterShape) -> Plan:
+    """The plan of a `tinyr1v run` configuration; raises what building its graph raises."""
+    config = parse_settings(PipelineConfig, dict(request.tree), request.overrides)
+    of_base = replace(request, shape=request.shape or config.base)
+    plans = {stage.id: _plan_stage(stage, of_base, cluster) for stage in build_graph(config, read_inputs=False).stages}
+    seconds = {name: float(plan.figures["seconds"]["run"]) for name, plan in plans.items()}
+    gpu_hours = sum(float(plan.figures.get("gpu_hours", 0.0)) for plan in plans.values())
+    wrong = {name: plan for name, plan in plans.items() if plan.problems}
+    rows = [
+        ("the recipe", duration(sum(seconds.values())), f"{several(len(plans), 'stage')} one after the other"),
+        *((f"  {kind}", duration(of), several(number, "stage")) for kind, number, of in _by_kind(plans, seconds)),
+        *([("GPU-hours", f"{gpu_hours:,.1f}", "")] if gpu_hours else []),
+    ]
+    first = next(iter(wrong.values()), None)
+    return Plan(
+        kind="recipe",
+        title=f"{config.name}: {len(config.trainings)} trainings, {len(config.merge.recipes)} merged models, "
+        f"{several(len(config.seeds), 'seed')}, from {config.base}",
+        cluster=cluster,
+        problems=tuple(f"{name}: {problem}" for name, plan in wrong.items() for problem in plan.problems),
+        change=f"in {next(iter(wrong))}: {first.change}" if first is not None and first.change else "",
+        sections=(
+            Section("Time", tuple(rows), numeric=(1,), footer="trainings run side by side where the cluster has room"),
+            Section("Stages", tuple(_stage_rows(plans, seconds)), ("", "seeds", "each"), (1, 2)),
+            *_example(plans),
+        ),
+        figures={
+            "stages": {name: dict(plan.figures) for name, plan in plans.items()},
+            "seconds": {"run": sum(seconds.values())},
+            "gpu_hours": gpu_hours,
+        },
+        settings=config.model_dump(mode="json"),
+    )
+
+
+def _plan_stage(stage: Stage, request: PlanRequest, cluster: ClusterShape) -> Plan:
+    settings = stage.settings
+    match settings:
+        case TrainConfig():
+            return plan_train_settings(settings, request, cluster)
+        case MergeConfig():
+            return plan_merge_settings(settings, request, cluster)
+        case EvaluateConfig():
+            return plan_evaluate_settings(settings, request, cluster)
+    raise ConfigError(
+        f"stage {stage.id} is of kind {stage.kind}; trainings, merges and evaluations are planned; update"
+    )
+
+
+def _stage_rows(plans: dict[str, Plan], seconds: dict[str, float]) -> list[tuple[str, str, str]]:
+    """One row for the seeds of a stage."""
+    names = dict.fromkeys(name.rpartition("/")[0] for name in plans)
+    own = {name: [of for stage, of in seconds.items() if stage.rpartition("/")[0] == name] for name in names}
+    return [(name, str(len(of)), duration(sum(of) / len(of))) for name, of in own.items()]
+
+
+def _by_kind(plans: dict[str, Plan], seconds: dict[str, float]) -> list[tuple[str, int, float]]:
+    kinds = dict.fromkeys(plan.kind for plan in plans.values())
+    own = {kind: [seconds[name] for name, plan in plans.items() if plan.kind == kind] for kind in kinds}
+    return [(kind, len(of), sum(of)) for kind, of in own.items()]
+
+
+def _example(plans: dict[str, Plan]) -> tuple[Section, ...]:
+    """Seats and memory of the first training, for the reader who asks who sits where."""
+    name, plan = next(((name, plan) for name, plan in plans.items() if plan.kind == "train"), ("", None))
+    wanted = ("Who sits where", "Memory of an actor", "Main memory")
+    if plan is None:
+        return ()
+    return tuple(
+        replace(section, title=f"{section.title}, {Path(name).parent.name}")
+        for section in plan.sections
+        if section.title in wanted
+    )

@@ -1,0 +1,95 @@
+"""A training on a named cluster, worked out: placement, seats, memory, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tinyr1v_ray.cluster.placement import Placement, plan_placement
+from tinyr1v_ray.cluster.seating import Seating, take_seats
+from tinyr1v_ray.cluster.shape import ClusterShape
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.planning.fits import (
+    engine_problems,
+    gpu_problems,
+    host_problems,
+    placement_problems,
+    seat_problems,
+)
+from tinyr1v_ray.planning.memory import (
+    ActorMemory,
+    EngineNeeds,
+    checkpoint_bytes,
+    driver_memory,
+    engine_memory,
+    engine_needs,
+    export_bytes,
+    learner_memory,
+    scorer_memory,
+)
+from tinyr1v_ray.planning.shapes import ModelShape
+from tinyr1v_ray.planning.workload import Workload, build_workload
+
+
+@dataclass(frozen=True)
+class TrainDesign:
+    """A training on a cluster, worked out: what the sections and figures are made of."""
+
+    config: TrainConfig
+    shape: ModelShape
+    cluster: ClusterShape
+    work: Workload
+    placement: Placement
+    seating: Seating
+    needs: EngineNeeds
+    memories: Mapping[str, ActorMemory]
+    problems: tuple[str, ...]
+
+    @property
+    def shared_bytes(self) -> float:
+        """Two versions of the weights that pass through memory; none where they go from GPU to GPU."""
+        in_memory = self.config.weights.backend == "cpu_file" and self.config.weights.folder.startswith("/dev/shm")
+        return 2 * export_bytes(self.shape) if in_memory else 0.0
+
+    @property
+    def disk_bytes(self) -> dict[str, float]:
+        """What the run's folder grows to: checkpoints kept, one being written, the best model (two while it changes),
+        and the specialist."""
+        one = checkpoint_bytes(self.config, self.shape)
+        export = export_bytes(self.shape) if self.config.checkpoint.export else 0.0
+        best = 2 * export_bytes(self.shape) if self.config.evaluation.every_n_steps else 0.0
+        return {
+            "best": best,
+            "one": one,
+            "kept": self.config.checkpoint.keep_last * one,
+            "being written": one,
+            "export": export,
+        }
+
+    @property
+    def total_disk_bytes(self) -> float:
+        """Free space that the run needs."""
+        disk = self.disk_bytes
+        return disk["kept"] + disk["being written"] + disk["best"] + disk["export"]
+
+
+def design_training(
+    config: TrainConfig, shape: ModelShape, cluster: ClusterShape, expect: Mapping[str, float]
+) -> TrainDesign:
+    """Placement, seats, memory and problems; pure."""
+    work, placement = build_workload(config, shape, expect), plan_placement(config)
+    needs = engine_needs(config, work)
+    on_gpu = config.rollout.num_gpus_per_engine > 0 or config.learner.num_gpus_per_rank > 0
+    memories = {
+        "driver": driver_memory(on_gpu),
+        "rollout": engine_memory(needs, shape, cluster.accelerator),
+        "learner": learner_memory(config, shape, work),
+        "scorer": scorer_memory(config.reward.num_scorers),
+    }
+    seating = take_seats(placement, cluster)
+    design = TrainDesign(config, shape, cluster, work, placement, seating, needs, memories, ())
+    problems = placement_problems(placement, cluster, config) or seat_problems(seating)
+    problems += engine_problems(needs, shape, memories["rollout"])
+    problems += gpu_problems(seating, memories, cluster)
+    problems += host_problems(seating, memories, cluster, design.shared_bytes)
+    return replace(design, problems=tuple(problems))

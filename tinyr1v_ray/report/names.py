@@ -1,0 +1,49 @@
+"""What models are called in the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from tinyr1v_ray.report.outcomes import Model
+
+ALGORITHM_NAMES = {"lipo": "LIPO", "grpo": "GRPO", "dapo": "DAPO", "dr_grpo": "Dr. GRPO"}
+KNOWN_NAMES = {
+    "amm": "AMM",
+    "wudi": "WUDI",
+    "average": "Average",
+    "task_arithmetic": "Task arithmetic",
+    "ties": "TIES",
+    "dare": "DARE",
+    "iso_c": "Iso-C",
+    "amm_no_importance": "AMM without importance",
+    "amm_no_compatibility": "AMM without compatibility",
+    "amm_no_projection": "AMM without projection",
+    "mixture": "Mixture training",
+    "sequential": "Sequential training",
+    "base": "Base",
+}
+
+
+def labels_of(models: Sequence[Model]) -> dict[str, str]:
+    """A label for each name; where two models would share one, the name is added."""
+    labels = {model.name: _label(model) for model in models}
+    counts = Counter(labels.values())
+    return {name: f"{label} ({name})" if counts[label] > 1 else label for name, label in labels.items()}
+
+
+def _label(model: Model) -> str:
+    if model.role == "base":
+        return "Base"
+    if model.home:
+        how = ALGORITHM_NAMES.get(model.algorithm, model.algorithm)
+        swept = model.role == "baseline" and model.algorithm == "lipo" and model.boost is not None
+        return f"{how} on {model.home}, boost\N{NO-BREAK SPACE}{model.boost:g}" if swept else f"{how} on {model.home}"
+    is_merge = model.role == "merged"
+    if is_merge and model.algorithm in KNOWN_NAMES and not model.name.startswith(model.algorithm):
+        return f"{KNOWN_NAMES[model.algorithm]} ({model.name})"
+    is_known = model.algorithm in KNOWN_NAMES if is_merge else model.name in ("mixture", "sequential")
+    if model.name in KNOWN_NAMES and is_known:
+        return KNOWN_NAMES[model.name]
+    words = model.name.replace("_", " ")
+    return words[:1].upper() + words[1:]
