@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -20,6 +21,7 @@ from tinyr1v_ray.checkpoint import manifest, store
 from tinyr1v_ray.checkpoint.manifest import MANIFEST, RunState
 from tinyr1v_ray.checkpoint.store import CheckpointFolder
 from tinyr1v_ray.errors import CheckpointError
+from tinyr1v_ray.files import durable
 
 PAYLOAD = {"deepspeed/model.pt": b"weights" * 1000, "deepspeed/optim.pt": b"moments" * 2000, "note.json": b"{}"}
 
@@ -202,16 +204,26 @@ def test_a_full_disk_leaves_the_last_good_one(small_disk: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "folder", "newest"),
-    [("write_manifest", "", 20), ("_sync_tree", "", 20), ("_sync", "", 20), ("_sync", "checkpoints", 40)],
+    ("module", "function", "folder", "newest"),
+    [
+        (store, "write_manifest", "", 20),
+        (store, "sync_tree", "", 20),
+        (durable, "sync", "", 20),
+        (store, "sync", "checkpoints", 40),
+    ],
     ids=["the manifest", "syncing the tree", "syncing a file", "syncing the rename"],
 )
 def test_a_failing_write_anywhere_leaves_a_good_one(
-    checkpoints: CheckpointFolder, monkeypatch: pytest.MonkeyPatch, function: str, folder: str, newest: int
+    checkpoints: CheckpointFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    function: str,
+    folder: str,
+    newest: int,
 ) -> None:
     """The one before; from the rename on, the new one."""
     save(checkpoints, 20)
-    works = getattr(store, function)
+    works = getattr(module, function)
 
     def fail(path: Path, *arguments: object) -> None:
         if folder in ("", path.name):
@@ -219,7 +231,7 @@ def test_a_failing_write_anywhere_leaves_a_good_one(
         works(path, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, function, fail)
+        patch.setattr(module, function, fail)
         with pytest.raises(CheckpointError, match="the disk is full"):
             save(checkpoints, 40)
     checkpoints.clean()

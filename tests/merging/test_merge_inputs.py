@@ -17,7 +17,7 @@ from whole_matrix import merged_matrix
 from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
 from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.merging import plan as plan_room
-from tinyr1v_ray.merging import safetensors_file
+from tinyr1v_ray.merging import tensor_values
 from tinyr1v_ray.merging.local_run import run_in_threads
 from tinyr1v_ray.merging.schedule import Bundle
 from tinyr1v_ray.merging.session import BundleResult, PreparedMerge, Silent, prepare_merge, run_merge
@@ -82,7 +82,7 @@ def count_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(read(descriptor, buffers, offset))
         return sizes[-1]
 
-    monkeypatch.setattr(safetensors_file.os, "preadv", counting)
+    monkeypatch.setattr(tensor_values.os, "preadv", counting)
     return sizes
 
 

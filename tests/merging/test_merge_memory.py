@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 
 from tinyr1v_ray.config.merge import AmmConfig, MergeConfig
+from tinyr1v_ray.files.safetensors_file import header_bytes
 from tinyr1v_ray.merging.amm import merge_task_vectors
 from tinyr1v_ray.merging.costs import MatrixShape, gram_cost, thin_cost
-from tinyr1v_ray.merging.safetensors_file import header_bytes
 from tinyr1v_ray.merging.session import prepare_merge
 
 LIMIT_BYTES = 760 << 20

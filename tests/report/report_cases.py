@@ -27,12 +27,13 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
     write_answers,
     write_items,
 )
+from tinyr1v_ray.files.durable import replace_file
+from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.jobs.evaluate.folder import open_output
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.report import make_report
 from tinyr1v_ray.merging.report import write_report as write_merge_report
 from tinyr1v_ray.telemetry.metrics import step_metrics
-from tinyr1v_ray.telemetry.records import replace_file, to_json
 from tinyr1v_ray.telemetry.run_folder import create_run_folder
 from tinyr1v_ray.telemetry.samples import SampleSink
 from tinyr1v_ray.telemetry.sinks import JsonlSink

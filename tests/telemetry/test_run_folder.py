@@ -13,7 +13,7 @@ from tinyr1v_ray.config.base import load_settings, parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.telemetry import run_folder
-from tinyr1v_ray.telemetry.run_folder import create_run_folder, describe_environment, locked, reopen_run_folder
+from tinyr1v_ray.telemetry.run_folder import create_run_folder, describe_environment, locked_run, reopen_run_folder
 
 COMMAND = ["tinyr1v", "train", "--config", "a.yaml"]
 
@@ -152,8 +152,8 @@ def test_the_commit_is_the_checkouts_and_nothing_elsewhere(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from tinyr1v_ray.telemetry.run_folder import locked
-with locked(Path(sys.argv[1])):
+from tinyr1v_ray.telemetry.run_folder import locked_run
+with locked_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -163,12 +163,12 @@ def test_one_process_trains_in_a_folder_and_a_killed_one_lets_go(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunFolderError, match=f"in use by process {holder.pid} on "), locked(tmp_path):
+        with pytest.raises(RunFolderError, match=f"in use by process {holder.pid} on "), locked_run(tmp_path):
             pass
     finally:
         holder.kill()
         holder.communicate()
-    with locked(tmp_path):
+    with locked_run(tmp_path):
         assert str(os.getpid()) in (tmp_path / ".lock").read_text()
-    with locked(tmp_path):
+    with locked_run(tmp_path):
         pass

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.errors import CheckpointError
+from tinyr1v_ray.files.hashing import file_sha256
 
 MANIFEST = "manifest.json"
 
@@ -109,9 +110,7 @@ def _hash_files(paths: list[Path]) -> list[FileEntry]:
 
 
 def _hash_file(path: Path) -> FileEntry:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileEntry(os.fstat(file.fileno()).st_size, digest)
+    return FileEntry(path.stat().st_size, file_sha256(path))
 
 
 def _is_folder(path: Path) -> bool:

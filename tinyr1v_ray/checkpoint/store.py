@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from tinyr1v_ray.checkpoint.manifest import RunState, verify, write_manifest
 from tinyr1v_ray.errors import CheckpointError
+from tinyr1v_ray.files.durable import sync, sync_tree
 
 _NAME = re.compile(r"step-(\d{6,})")
 _HIDDEN_NAME = re.compile(r"\.(step-\d{6,})\.(partial|replaced|removed)")
@@ -46,12 +46,12 @@ class PendingCheckpoint:
     def commit(self, state: RunState) -> None:
         """Make it durable and visible; raises OSError when the disk does not take it."""
         write_manifest(self.folder, state)
-        _sync_tree(self.folder)
+        sync_tree(self.folder)
         replaced = _hidden(self.final_folder, "replaced")
         if self.final_folder.exists():
             self.final_folder.rename(replaced)
         self.folder.rename(self.final_folder)
-        _sync(self.final_folder.parent)
+        sync(self.final_folder.parent)
         self.is_committed = True
         shutil.rmtree(replaced, ignore_errors=True)
 
@@ -159,19 +159,3 @@ class CheckpointFolder:
 
 def _hidden(folder: Path, mark: str) -> Path:
     return folder.with_name(f".{folder.name}.{mark}")
-
-
-def _sync_tree(folder: Path) -> None:
-    """Make every file and folder below durable, contents before the folders that name them."""
-    for parent, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            _sync(Path(parent) / name)
-        _sync(Path(parent))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 
 from tinyr1v_ray.data.images import ImageFacts, check_size, inspect_image
+from tinyr1v_ray.files.durable import replace_file
 
 
 class VerifiedImages:
@@ -45,14 +45,10 @@ class VerifiedImages:
         if len(self._facts) == self._num_saved:
             return
         lines = [json.dumps(astuple(facts)) + "\n" for facts in self._facts.values()]
-        partial = self._path.with_suffix(f".{hashlib.sha256(''.join(lines).encode()).hexdigest()[:8]}.partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text("".join(lines), encoding="utf-8")
-            partial.replace(self._path)
+            replace_file(self._path, "".join(lines))
         except OSError:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
             return
         self._num_saved = len(self._facts)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from tinyr1v_ray.cluster.host import available_memory_bytes, num_cores
 from tinyr1v_ray.doctor.finding import Check, Outcome, Status
 
 _GIB = 2**30
@@ -33,14 +33,10 @@ def machine_checks(gpus_wanted: float, folders: dict[str, Path]) -> list[Check]:
     ]
 
 
-def check_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> Outcome:
+def check_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Outcome:
     """Available memory, or what the container's limit leaves of it, and usable cores."""
-    rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-    available = int(rows["MemAvailable"].split()[0]) * 1024
-    limit = cgroup / "memory.max"
-    if limit.is_file() and (text := limit.read_text().strip()) != "max":
-        available = min(available, int(text) - int((cgroup / "memory.current").read_text()))
-    seen = f"{available / _GIB:.1f} GiB available, {len(os.sched_getaffinity(0))} cores"
+    available = available_memory_bytes(cgroup)
+    seen = f"{available / _GIB:.1f} GiB available, {num_cores()} cores"
     if available < _MEMORY_WARNING_GIB * _GIB:
         return Outcome(
             Status.WARNING,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyr1v_ray.evaluation.statistics import bootstrap_mean, paired_bootstrap, wilson_interval
-from tinyr1v_ray.telemetry.records import replace_file
+from tinyr1v_ray.files.durable import replace_file
 from tinyr1v_ray.telemetry.summary import Change, Figure, HeldOut
 from tinyr1v_ray.types import ScoredGroup
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinyr1v_ray.errors import CheckpointError, RunFolderError
+from tinyr1v_ray.files.durable import replace_folder
 
 WEIGHTS_FILE = "model.safetensors"
 
@@ -32,10 +33,7 @@ def write_export(folder: Path, model_folder: Path, write_weights: Callable[[Path
                 shutil.copyfile(path, partial / path.name)
         _declare_float32(partial / "config.json")
         write_weights(partial / WEIGHTS_FILE)
-        for path in partial.iterdir():
-            _sync(path)
-        _sync(partial)
-        _swap(partial, folder)
+        replace_folder(partial, folder)
     except OSError as error:
         if isinstance(error, CheckpointError):
             raise
@@ -58,21 +56,3 @@ def _declare_float32(path: Path) -> None:
     if "torch_dtype" not in config:
         config["dtype"] = "float32"
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def _swap(partial: Path, folder: Path) -> None:
-    """Put `partial` in the place of `folder`."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tinyr1v_ray.errors import CheckpointError
+from tinyr1v_ray.files.safetensors_file import header_bytes
 
 _PUBLISHED_PREFIXES = (("model.visual.", "visual."), ("model.language_model.", "model."))
 """Module paths of the model class, and the names that Qwen2.5-VL's files have on the hub."""
@@ -45,22 +45,16 @@ def write_safetensors(
 ) -> None:
     """Write float32 tensors as one safetensors file, which appears under its name only when it is whole.
 
-    The format is an 8-byte little-endian header length, a JSON header with offsets, and the raw values. Since all are
-    float32 and their shapes are known, the header goes first and each tensor is written as it comes: no second copy
-    of the model is made. `tensors` come in the order of `shapes`. Raises CheckpointError when it cannot be written.
+    Since all are float32 and their shapes are known, the header goes first and each tensor is written as it comes: no
+    second copy of the model is made. `tensors` come in the order of `shapes`. Raises CheckpointError when it cannot be
+    written.
     """
-    entries: dict[str, object] = {"__metadata__": dict(metadata)}
-    offset = 0
-    for name, shape in shapes.items():
-        end = offset + 4 * int(torch.Size(shape).numel())
-        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
-        offset = end
-    header = json.dumps(entries, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
+    entries = [(name, "F32", shape, 4 * math.prod(shape)) for name, shape in shapes.items()]
+    num_bytes = sum(nbytes for *_, nbytes in entries)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(struct.pack("<Q", len(header)) + header)
+            file.write(header_bytes(entries, metadata))
             for (name, tensor), expected in zip(tensors, shapes, strict=True):
                 if name != expected or tuple(tensor.shape) != shapes[name]:
                     raise ValueError(f"tensor {name} {tuple(tensor.shape)} where {expected} {shapes[expected]} is due")
@@ -69,7 +63,7 @@ def write_safetensors(
         partial.replace(path)
     except OSError as error:
         raise CheckpointError(
-            f"weights cannot be written to {path}: {error.strerror}; {offset} bytes are needed; free the disk"
+            f"weights cannot be written to {path}: {error.strerror}; {num_bytes} bytes are needed; free the disk"
         ) from error
     finally:
         partial.unlink(missing_ok=True)

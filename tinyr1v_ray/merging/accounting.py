@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.files.safetensors_file import TensorRef
 from tinyr1v_ray.merging.checkpoint_folder import CheckpointFolder, open_checkpoint
 from tinyr1v_ray.merging.lora import AdapterFolder, LowRankRef, is_adapter, open_adapter
 from tinyr1v_ray.merging.names import EMBEDDING, HEAD, Kind, kind_of
-from tinyr1v_ray.merging.safetensors_file import DTYPES, MERGEABLE, TensorRef, read_bytes_into
+from tinyr1v_ray.merging.tensor_values import DTYPES, MERGEABLE, read_bytes_into
 
 Source = TensorRef | LowRankRef | None
 """An expert's version of a tensor: its weight, its low-rank delta, or nothing (an adapter that leaves it alone)."""

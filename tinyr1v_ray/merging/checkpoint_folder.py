@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.errors import CheckpointError, ModelError
+from tinyr1v_ray.files.safetensors_file import TensorRef, read_header
 from tinyr1v_ray.merging.names import canonical_names
-from tinyr1v_ray.merging.safetensors_file import TensorRef, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

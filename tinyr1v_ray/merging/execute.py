@@ -25,9 +25,9 @@ from tinyr1v_ray.merging.own_method import FUNCTION, of_every_expert, require_sa
 from tinyr1v_ray.merging.plan import SOLVED, MergePlan, TensorTask, Treatment
 from tinyr1v_ray.merging.records import DeltaTable, TensorRecord, make_record
 from tinyr1v_ray.merging.rounding import to_output
-from tinyr1v_ray.merging.safetensors_file import DTYPES, MERGEABLE, open_input, read_rows, write_at
 from tinyr1v_ray.merging.sources import TensorSource
 from tinyr1v_ray.merging.task_vectors import Vectors
+from tinyr1v_ray.merging.tensor_values import DTYPES, MERGEABLE, open_input, read_rows, write_at
 
 
 def execute_task(plan: MergePlan, index: int, folder: Path) -> list[TensorRecord]:

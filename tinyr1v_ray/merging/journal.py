@@ -9,23 +9,22 @@ tensors, whose hash has to find torn and damaged writes, have the 128-bit XXH3 o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import xxhash
 
 from tinyr1v_ray.errors import CheckpointError, RunFolderError
+from tinyr1v_ray.files.safetensors_file import read_header
 from tinyr1v_ray.merging.layout import Place
 from tinyr1v_ray.merging.plan import MergePlan
 from tinyr1v_ray.merging.records import TensorRecord
-from tinyr1v_ray.merging.safetensors_file import DTYPES, read_header
+from tinyr1v_ray.merging.tensor_values import DTYPES
 
 JOURNAL = "journal.jsonl"
 _BLOCK_BYTES = 1 << 20
@@ -128,30 +127,14 @@ def _is_confirmed(plan: MergePlan, output: Path, index: int, records: Sequence[d
 
 def _hash_place(output: Path, place: Place) -> str:
     """Of an output tensor's bytes on disk."""
-    digest = xxhash.xxh3_128()
+    digest, left = xxhash.xxh3_128(), place.nbytes
+    buffer = memoryview(bytearray(min(left, _BLOCK_BYTES)))
     with (output / place.shard).open("rb", buffering=0) as file:
         file.seek(place.offset)
-        _read_into(digest, file, place.nbytes)
+        while left > 0 and (got := file.readinto(buffer[: min(left, len(buffer))])):
+            digest.update(buffer[:got])
+            left -= got
     return digest.hexdigest()
-
-
-def hash_input(path: Path) -> str:
-    """SHA-256 of a whole file."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        _read_into(digest, file, os.fstat(file.fileno()).st_size)
-    return digest.hexdigest()
-
-
-class _Digest(Protocol):
-    def update(self, data: memoryview, /) -> object: ...
-
-
-def _read_into(digest: _Digest, file: FileIO, nbytes: int) -> None:
-    buffer = memoryview(bytearray(min(nbytes, _BLOCK_BYTES)))
-    while nbytes > 0 and (got := file.readinto(buffer[: min(nbytes, len(buffer))])):
-        digest.update(buffer[:got])
-        nbytes -= got
 
 
 def verify_output(plan: MergePlan, output: Path, journal: Journal) -> None:
@@ -181,12 +164,3 @@ def verify_output(plan: MergePlan, output: Path, journal: Journal) -> None:
             f"{len(wrong)} tensors differ from the journal's hashes, first {wrong[0]}; the disk or another program "
             "changed them; start the merge again"
         )
-
-
-def sync_to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's entries, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.files.safetensors_file import TensorRef, header_bytes
 from tinyr1v_ray.merging.accounting import LedgerEntry
-from tinyr1v_ray.merging.safetensors_file import TensorRef, header_bytes
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from tinyr1v_ray.files.hashing import file_sha256
 from tinyr1v_ray.merging.execute import execute_task
-from tinyr1v_ray.merging.journal import hash_input
 from tinyr1v_ray.merging.plan import MergePlan, input_files
-from tinyr1v_ray.merging.safetensors_file import require_unchanged
 from tinyr1v_ray.merging.schedule import Bundle, Queue
 from tinyr1v_ray.merging.session import BundleResult, PreparedMerge
+from tinyr1v_ray.merging.tensor_values import require_unchanged
 
 
 def execute_bundle(plan: MergePlan, bundle: Bundle, folder: Path) -> BundleResult:
@@ -21,7 +21,7 @@ def execute_bundle(plan: MergePlan, bundle: Bundle, folder: Path) -> BundleResul
     if bundle.file is not None:
         stamp = input_files(plan)[bundle.file]
         require_unchanged(bundle.file, stamp)
-        sha256 = hash_input(Path(bundle.file))
+        sha256 = file_sha256(Path(bundle.file))
         require_unchanged(bundle.file, stamp)
         return BundleResult(bundle, sha256=sha256)
     records = tuple((index, tuple(execute_task(plan, index, folder))) for index in bundle.tasks)

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from tinyr1v_ray.errors import ModelError
+from tinyr1v_ray.files.safetensors_file import TensorRef, read_header
 from tinyr1v_ray.merging.checkpoint_folder import read_json
 from tinyr1v_ray.merging.names import canonical_name
-from tinyr1v_ray.merging.safetensors_file import MERGEABLE, TensorRef, read_header, read_tensor
 from tinyr1v_ray.merging.task_vectors import LowRank
+from tinyr1v_ray.merging.tensor_values import MERGEABLE, read_tensor
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.errors import CheckpointError, RunFolderError
+from tinyr1v_ray.files.lock import locked
 from tinyr1v_ray.merging.journal import OUTPUT
 
 _SPARE_DISK_BYTES = 64 << 20
@@ -45,13 +45,7 @@ def locked_folder(folder: Path, output: Path, resume: bool) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _not_creatable(output, error.strerror) from error
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunFolderError(
-                f"{folder} is in use by another merge; one merge writes an output; wait for it or choose another output"
-            ) from error
+    with locked(folder / "lock", "one merge writes an output; wait for it or choose another output"):
         if not resume:
             _empty(folder)
         (folder / OUTPUT).mkdir(exist_ok=True)

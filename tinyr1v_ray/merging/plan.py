@@ -14,6 +14,7 @@ from typing import Literal
 
 from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.files.safetensors_file import Stamp, TensorRef
 from tinyr1v_ray.merging.accounting import LedgerEntry, Source
 from tinyr1v_ray.merging.blocks import CHUNK_ELEMENTS
 from tinyr1v_ray.merging.costs import Cost, MatrixShape, choose_form, matrix_cost
@@ -21,7 +22,6 @@ from tinyr1v_ray.merging.forms import FormName
 from tinyr1v_ray.merging.layout import Place, Shard, lay_out
 from tinyr1v_ray.merging.lora import LowRankRef
 from tinyr1v_ray.merging.names import MATRIX_KINDS, Kind
-from tinyr1v_ray.merging.safetensors_file import Stamp, TensorRef
 
 Action = Literal["merged", "averaged", "copied", "refused"]
 ENTRYWISE = ("average", "task_arithmetic", "ties", "dare")

@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 
 from tinyr1v_ray.errors import MergeError, MergeInputError
+from tinyr1v_ray.files.safetensors_file import TensorRef
 from tinyr1v_ray.merging.accounting import LedgerEntry
 from tinyr1v_ray.merging.names import MATRIX_KINDS
-from tinyr1v_ray.merging.safetensors_file import TensorRef, open_input, read_rows
+from tinyr1v_ray.merging.tensor_values import open_input, read_rows
 
 _NUM_SAMPLED_TENSORS = 12
 _SAMPLED_ELEMENTS = 1 << 16

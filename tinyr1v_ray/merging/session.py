@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
 from tinyr1v_ray.errors import MergeError, MergeInputError, RunFolderError
+from tinyr1v_ray.files.durable import replace_folder
 from tinyr1v_ray.merging.accounting import LedgerEntry, build_ledger, open_expert
 from tinyr1v_ray.merging.assets import (
     check_architectures,
@@ -25,16 +26,16 @@ from tinyr1v_ray.merging.assets import (
 )
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.merging.execute import allocate
-from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, sync_to_disk, verify_output
+from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, verify_output
 from tinyr1v_ray.merging.names import MATRIX_KINDS
 from tinyr1v_ray.merging.output_folder import check_creatable, check_room, locked_folder
 from tinyr1v_ray.merging.own_method import function_hashes, try_functions
 from tinyr1v_ray.merging.plan import MergePlan, input_files, make_plan
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.report import REPORT, make_report, unchanged_experts, write_report
-from tinyr1v_ray.merging.safetensors_file import require_unchanged
 from tinyr1v_ray.merging.sanity import Closeness, check_distinct, check_same_base, sample_closeness
 from tinyr1v_ray.merging.schedule import Bundle, make_bundles
+from tinyr1v_ray.merging.tensor_values import require_unchanged
 
 
 @dataclass(frozen=True)
@@ -230,10 +231,7 @@ def _publish(prepared: PreparedMerge, folder: Path, journal: Journal) -> MergeSu
         write_report(report, target)
         counts[name] = report["counts"]
         warnings += [f"{name}: {line}" if name else line for line in report["warnings"]]
-    for path in [*(folder / OUTPUT).rglob("*"), folder / OUTPUT]:  # on the disk before the rename shows it
-        sync_to_disk(path)
-    (folder / OUTPUT).rename(prepared.output)
-    sync_to_disk(prepared.output.parent)
+    replace_folder(folder / OUTPUT, prepared.output)
     shutil.rmtree(folder, ignore_errors=True)
     return MergeSummary(prepared.output, counts, tuple(warnings))
 

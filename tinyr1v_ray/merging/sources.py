@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from tinyr1v_ray.errors import MergeInputError
+from tinyr1v_ray.files.safetensors_file import TensorRef
 from tinyr1v_ray.merging.accounting import Source
 from tinyr1v_ray.merging.blocks import row_blocks, rows_per_block
 from tinyr1v_ray.merging.lora import LowRankRef
 from tinyr1v_ray.merging.plan import TensorTask
-from tinyr1v_ray.merging.safetensors_file import DTYPES, TensorRef, open_input, read_rows
 from tinyr1v_ray.merging.task_vectors import LowRank, TaskVector, Vectors
+from tinyr1v_ray.merging.tensor_values import DTYPES, open_input, read_rows
 
 
 class TensorSource:

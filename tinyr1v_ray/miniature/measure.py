@@ -7,12 +7,12 @@ clearly lower.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import torch
+from scipy.stats import binomtest
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 from tinyr1v_ray.miniature.batches import conversation, cut_patches
@@ -36,18 +36,6 @@ class Score:
     low: float
     high: float
     mean_tokens: float
-
-
-def wilson_interval(num_right: int, num_items: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927).
-
-    >>> tuple(round(bound, 4) for bound in wilson_interval(8, 10))
-    (0.4902, 0.9433)
-    """
-    share, spread = num_right / num_items, z * z / num_items
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / num_items + spread / (4 * num_items)) / (1 + spread)
-    return centre - half, centre + half
 
 
 def is_right(text: str, answer: str) -> bool:
@@ -139,7 +127,7 @@ def measure(
             for count, right, tokens in score(model, processor, chosen, mode):
                 num_right, num_tokens = num_right + right, num_tokens + tokens
                 on_items(count)
-            low, high = wilson_interval(num_right, num_items)
+            low, high = binomtest(num_right, num_items).proportion_ci(method="wilson")
             result = Score(num_items, num_right / num_items, low, high, num_tokens / num_items)
             figures[str(domain)][mode] = {name: round(value, 4) for name, value in asdict(result).items()}
     return figures

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tinyr1v_ray.cluster.host import total_memory_bytes
 from tinyr1v_ray.cluster.shape import ClusterShape, parse_cluster
 from tinyr1v_ray.config.base import apply_overrides, parse_settings, read_yaml
 from tinyr1v_ray.config.evaluate import EvaluateConfig
@@ -119,8 +120,4 @@ def values_at(tree: Mapping[str, Any], keys: Collection[str]) -> Iterator[Any]:
 
 def this_machine() -> ClusterShape:
     """Its cores and memory (or those of the control group that this process is confined to)."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
-        memory = min(memory, int(text))
-    return ClusterShape(1, 0, None, os.cpu_count() or 1, round(memory / 2**30, 1))
+    return ClusterShape(1, 0, None, os.cpu_count() or 1, round(total_memory_bytes() / 2**30, 1))

@@ -12,12 +12,12 @@ from tinyr1v_ray.cluster.shape import GIB, ClusterShape
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.data.model_folder import named_folder
+from tinyr1v_ray.files.safetensors_file import Stamp, TensorRef
 from tinyr1v_ray.merging.accounting import LedgerEntry, build_ledger, open_expert
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.merging.estimate import MachineRates, merge_seconds
 from tinyr1v_ray.merging.names import canonical_name, kind_of
 from tinyr1v_ray.merging.plan import MergePlan, make_plan
-from tinyr1v_ray.merging.safetensors_file import Stamp, TensorRef
 from tinyr1v_ray.planning import assumptions as given
 from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
 from tinyr1v_ray.planning.shapes import ModelShape, find_shape

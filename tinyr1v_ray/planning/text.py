@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.planning.plan import Plan, Section
-from tinyr1v_ray.telemetry.records import to_json
 
 
 def plan_lines(plan: Plan) -> list[str]:

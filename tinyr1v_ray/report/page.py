@@ -12,6 +12,8 @@ from markupsafe import Markup
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.evaluation.comparison import NUM_RESAMPLES
 from tinyr1v_ray.evaluation.reading import visible
+from tinyr1v_ray.files.durable import replace_file
+from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.report import paper
 from tinyr1v_ray.report.claims import MARGIN_POINTS, p_text, signed, specialist_sentences
 from tinyr1v_ray.report.contents import Contents, read_contents
@@ -19,7 +21,6 @@ from tinyr1v_ray.report.figures import figures_of
 from tinyr1v_ray.report.names import ALGORITHM_NAMES, KNOWN_NAMES
 from tinyr1v_ray.report.pictures import pictures_of
 from tinyr1v_ray.report.tables import merge_rows
-from tinyr1v_ray.telemetry.records import replace_file, to_json
 
 REPORT = "report.html"
 _FOLDER = Path(__file__).parent / "template"

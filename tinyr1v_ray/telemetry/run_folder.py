@@ -6,16 +6,14 @@ went on). The other rooms put their files beside them.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -24,9 +22,9 @@ from typing import Any
 from tinyr1v_ray.config.base import Settings, read_yaml, write_settings
 from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.errors import RunFolderError
-from tinyr1v_ray.telemetry.records import replace_file, sync_folder, to_json
-
-logger = logging.getLogger(__name__)
+from tinyr1v_ray.files.durable import replace_file, sync
+from tinyr1v_ray.files.json_lines import to_json
+from tinyr1v_ray.files.lock import locked
 
 CONFIG_FILE = "config.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -61,7 +59,7 @@ def create_run_folder(folder: Path, settings: Settings, command: Sequence[str]) 
         _move_into_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(folder.parent)
+    sync(folder.parent)
     return folder
 
 
@@ -111,28 +109,9 @@ def check_resumable(folder: Path, settings: Settings) -> list[str]:
     return differing
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes; the lock ends with the process, however that ends.
-
-    Raises RunFolderError when another process, on any node that sees the folder, holds it. A file system without locks
-    gives no protection, and a warning.
-    """
-    with (folder / LOCK_FILE).open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise RunFolderError(
-                f"{folder} is in use by {file.read().strip() or 'another process'}; one process trains in a folder; "
-                "wait for it or stop it"
-            ) from error
-        except OSError as error:
-            logger.warning("%s cannot be locked (%s): make sure that no other process trains in it", folder, error)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
-        yield
+def locked_run(folder: Path) -> AbstractContextManager[None]:
+    """Hold the folder against other processes; raises RunFolderError when one holds it."""
+    return locked(folder / LOCK_FILE, "one process trains in a folder; wait for it or stop it")
 
 
 def describe_environment(command: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyr1v_ray.telemetry.records import replace_file, to_json
+from tinyr1v_ray.files.durable import replace_file
+from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.types import ImageRef, ScoredGroup, StepMetrics
 
 PAGE_HEAD = """<!doctype html><meta charset="utf-8"><title>Step {step}</title>

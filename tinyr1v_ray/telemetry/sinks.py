@@ -17,8 +17,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tinyr1v_ray.config.surroundings import TelemetrySettings
 from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.files.json_lines import JsonLines, truncate_after
 from tinyr1v_ray.telemetry.metrics import step_metrics
-from tinyr1v_ray.telemetry.records import JsonLines, truncate_after
 from tinyr1v_ray.telemetry.samples import SampleSink, drop_samples_after
 from tinyr1v_ray.types import LearnerUpdate, ScoredGroup, StepMetrics
 

@@ -13,7 +13,7 @@ from tinyr1v_ray.data.images import ImageFacts
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
 from tinyr1v_ray.evaluation.reading import UNREADABLE, as_object, is_count, is_number, read_object, texts
-from tinyr1v_ray.telemetry.records import replace_file
+from tinyr1v_ray.files.durable import replace_file
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -27,7 +27,8 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
     write_items,
 )
 from tinyr1v_ray.evaluation.reading import UNREADABLE
-from tinyr1v_ray.telemetry.records import replace_file, to_json
+from tinyr1v_ray.files.durable import replace_file
+from tinyr1v_ray.files.json_lines import to_json
 
 _BLOCK_BYTES = 8 << 20
 _SAME = ("model", "num_items", "system_prompt", "question_template", "sampling")

@@ -38,6 +38,8 @@ from tinyr1v_ray.evaluation.benchmarks.stored import (
     read_items,
     write_answers,
 )
+from tinyr1v_ray.files.durable import replace_file
+from tinyr1v_ray.files.json_lines import JsonLines, to_json
 from tinyr1v_ray.jobs.evaluate.folder import (
     check_output,
     holds_evaluation,
@@ -50,7 +52,6 @@ from tinyr1v_ray.jobs.evaluate.inputs import EvaluationInputs, load_evaluation, 
 from tinyr1v_ray.jobs.evaluate.progress import EvaluationProgress
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.display import Display
-from tinyr1v_ray.telemetry.records import JsonLines, replace_file, to_json
 from tinyr1v_ray.types import Prompt
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import torch
 
 from tinyr1v_ray.cluster.connection import cluster_address, connected, node_resources
+from tinyr1v_ray.cluster.host import available_memory_bytes
 from tinyr1v_ray.cluster.merge_workers import ray_runner
 from tinyr1v_ray.config.merge import JobConfig, MergeConfig
 from tinyr1v_ray.config.surroundings import ClusterSettings
@@ -75,20 +75,6 @@ def _workers_here(job: JobConfig) -> int:
 def _tasks_at_once(job: JobConfig) -> int:
     """Of this process: a task a thread, on one GPU one after the other."""
     return _workers_here(job) if job.device == "cpu" else 1
-
-
-def available_memory_bytes() -> int:
-    """Of this machine, or of the control group that this process is confined to."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
-        free = min(free, int(text))
-    return free
 
 
 def describe(prepared: PreparedMerge) -> list[str]:

@@ -16,10 +16,10 @@ from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.evaluation.benchmarks.load import find_file
 from tinyr1v_ray.evaluation.benchmarks.registry import MINIATURE as MINIATURE_BENCHMARK
+from tinyr1v_ray.files.hashing import value_sha256
 from tinyr1v_ray.jobs.evaluate.inputs import named_benchmarks
 from tinyr1v_ray.jobs.recipe.identity import (
     content,
-    fingerprint,
     model_identity,
     plain,
     source_identity,
@@ -174,7 +174,7 @@ class _Builder:
             inputs["reward.function"] = self._of_function("reward.function", settings.reward.function)
         same = without(plain(settings), (*FREE_ON_RESUME, "run.name", "run.folder", "model.path"))
         same["run"]["num_steps"] = settings.run.num_steps  # a resumed run may grow longer, a finished stage is as long
-        digest = fingerprint({"version": VERSION, "base": start.identity, "inputs": inputs, "settings": same})
+        digest = value_sha256({"version": VERSION, "base": start.identity, "inputs": inputs, "settings": same})
         folder = self._stage_folder("train", name, seed, digest)
         run = settings.run.model_copy(update={"name": folder.name, "folder": str(folder.parent)})
         settings = settings.model_copy(update={"run": run})
@@ -200,13 +200,13 @@ class _Builder:
         inputs = [self._of_model(self._config.base), *(expert.identity for expert in experts)]
         own = [recipe.function for recipe in merge.recipes.values() if recipe.function]
         inputs += [self._of_function("recipe.function", path) for path in own]
-        digest = fingerprint({"version": VERSION, "inputs": inputs, "settings": same})
+        digest = value_sha256({"version": VERSION, "inputs": inputs, "settings": same})
         folder = self._stage_folder("merge", "specialists", seed, digest)
         settings = settings.model_copy(update={"output": str(folder)})
         needs = tuple(expert.made_by for expert in experts)
         stage = self._add(Stage("merge", "specialists", seed, needs, settings, digest, folder))
         for name in merge.recipes:
-            yield Model(name, seed, stage.folder / name, fingerprint([digest, name]), stage.id)
+            yield Model(name, seed, stage.folder / name, value_sha256([digest, name]), stage.id)
 
     def _evaluation(self, model: Model) -> str:
         """Greedy answers do not depend on the seed, so the base's are drawn once for all seeds.
@@ -227,7 +227,7 @@ class _Builder:
             benchmark.name: self._of_benchmark(settings, benchmark.name) for benchmark in named_benchmarks(settings)
         }
         same = without(plain(settings), ("output", "cluster.", "progress", "engine.", "data", "model.path"))
-        digest = fingerprint({"version": VERSION, "model": model.identity, "inputs": inputs, "settings": same})
+        digest = value_sha256({"version": VERSION, "model": model.identity, "inputs": inputs, "settings": same})
         needs = (model.made_by,) if model.made_by else ()
         for stage in self._stages.values():
             if (stage.fingerprint, stage.needs) == (digest, needs):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,14 +11,8 @@ from tinyr1v_ray.config.base import Settings
 from tinyr1v_ray.data.model_folder import check_model_folder, find_model_folder
 from tinyr1v_ray.data.sources import SourceKind, parse_source
 from tinyr1v_ray.errors import DataError
+from tinyr1v_ray.files.hashing import file_sha256, value_sha256
 from tinyr1v_ray.miniature.build import DATA_SEED, DATA_VERSION
-
-_BLOCK_BYTES = 1 << 20
-
-
-def fingerprint(value: object) -> str:
-    """SHA-256 of plain values, whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
 def model_identity(path: str) -> str:
@@ -75,11 +67,7 @@ def content(path: Path) -> str:
     try:
         if path.is_dir():
             files = sorted(file for file in path.rglob("*") if file.is_file())
-            return fingerprint({file.relative_to(path).as_posix(): content(file) for file in files})
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK_BYTES):
-                digest.update(block)
-        return digest.hexdigest()
+            return value_sha256({file.relative_to(path).as_posix(): content(file) for file in files})
+        return file_sha256(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); a recipe reads its inputs; correct it") from error

@@ -19,10 +19,11 @@ from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.model_folder import MINIATURE
 from tinyr1v_ray.errors import RunFolderError
+from tinyr1v_ray.files.durable import replace_file
+from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.jobs.evaluate.job import SCORES
 from tinyr1v_ray.jobs.recipe.graph import BASE, EXPORT, Graph, Model, Stage
 from tinyr1v_ray.report.recipe import INDEX
-from tinyr1v_ray.telemetry.records import replace_file, to_json
 
 
 class State(StrEnum):

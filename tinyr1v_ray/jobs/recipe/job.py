@@ -33,7 +33,7 @@ from tinyr1v_ray.report.page import WrittenReport, write_report
 from tinyr1v_ray.report.recipe import INDEX
 from tinyr1v_ray.telemetry.display import Bar, Display
 from tinyr1v_ray.telemetry.progress import format_duration
-from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, LOCK_FILE, locked
+from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, LOCK_FILE, locked_run
 
 _TYPICAL_S = {"train": 120.0, "merge": 30.0, "evaluate": 30.0}
 """How long kinds of stages take in proportion to each other, for the time left."""
@@ -105,7 +105,7 @@ def _open(folder: Path, stack: ExitStack) -> None:
     """Make the recipe's folder where it is missing, and hold it against other processes until the stack is left."""
     try:
         (folder / STAGES).mkdir(parents=True, exist_ok=True)
-        stack.enter_context(locked(folder))
+        stack.enter_context(locked_run(folder))
     except OSError as error:
         if isinstance(error, RunFolderError):
             raise

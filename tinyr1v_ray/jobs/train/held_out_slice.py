@@ -11,11 +11,12 @@ from typing import Any
 
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.evaluation.held_out import held_out_row, is_better
+from tinyr1v_ray.files.durable import replace_file
+from tinyr1v_ray.files.json_lines import JsonLines, to_json, truncate_after
 from tinyr1v_ray.jobs.train.answering import answer_items
 from tinyr1v_ray.jobs.train.machines import Machines
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.progress import RunProgress
-from tinyr1v_ray.telemetry.records import JsonLines, replace_file, to_json, truncate_after
 from tinyr1v_ray.types import Prompt
 
 STEPS = "steps.jsonl"

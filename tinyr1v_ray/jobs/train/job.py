@@ -25,6 +25,8 @@ from tinyr1v_ray.evaluation.held_out import (
     read_answers,
     write_answers,
 )
+from tinyr1v_ray.files.durable import replace_file
+from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.jobs.train.answering import answer_items
 from tinyr1v_ray.jobs.train.checkpoints import Checkpoints
 from tinyr1v_ray.jobs.train.held_out_slice import HeldOutSlice
@@ -35,8 +37,7 @@ from tinyr1v_ray.ports import LoopConfig, RewardScorer, System
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.display import Display
 from tinyr1v_ray.telemetry.progress import RunProgress
-from tinyr1v_ray.telemetry.records import replace_file, to_json
-from tinyr1v_ray.telemetry.run_folder import create_run_folder, locked, reopen_run_folder
+from tinyr1v_ray.telemetry.run_folder import create_run_folder, locked_run, reopen_run_folder
 from tinyr1v_ray.telemetry.sinks import open_recorder
 from tinyr1v_ray.telemetry.summary import format_summary
 from tinyr1v_ray.telemetry.timing import PhaseClock
@@ -91,7 +92,7 @@ async def train_specialist(request: TrainRequest, inputs: RunInputs, display: Di
         display.line(f"cluster: {waiting}")
     open_run_folder = reopen_run_folder if request.resume else create_run_folder
     run_folder = open_run_folder(request.run_folder, config, request.command)
-    with locked(run_folder), RunProgress(display, run.num_steps, run.num_prompts_per_step) as progress:
+    with locked_run(run_folder), RunProgress(display, run.num_steps, run.num_prompts_per_step) as progress:
         return await _Run(request, inputs, progress).to_the_end()
 
 

@@ -1,10 +1,7 @@
-"""The safetensors format, byte by byte: where each tensor lies, read and written at known offsets.
+"""The header of a safetensors file: where each tensor lies; no value is read, and torch is not needed.
 
 A file is a little-endian u64 header length, a JSON header name -> {dtype, shape, data_offsets}, then the data without
-holes. Offsets are read here directly, so that a worker can read one tensor, or some of its rows, and write one tensor
-into a shard that other workers write too. Reads are plain preads: a file that shrinks meanwhile is an error, not a
-SIGBUS. A place is good for the very file whose header gave it: its size and time of change go with it, and a file that
-has others by the time it is read is an error too.
+holes. A place is good for the very file whose header gave it: its size and time of change go with it.
 """
 
 from __future__ import annotations
@@ -15,19 +12,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+from tinyr1v_ray.errors import CheckpointError
 
-from tinyr1v_ray.errors import CheckpointError, MergeInputError
-
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-MERGEABLE = ("F64", "F32", "F16", "BF16")
-_ITEM_BYTES = {name: dtype.itemsize for name, dtype in DTYPES.items()}
+"""Of the dtypes whose values are read anywhere; others have a place too."""
 _MAX_HEADER_BYTES = 100_000_000
 
 
@@ -100,7 +92,7 @@ def _entry(path: Path, name: str, entry: Any, start: int, stamp: Stamp) -> Tenso
         raise CheckpointError(
             f"{path}: header entry {name} is malformed; the file is corrupt; fetch it again"
         ) from error
-    item = _ITEM_BYTES.get(dtype)
+    item = ITEM_BYTES.get(dtype)
     wrong_size = item is not None and math.prod(shape) * item != end - begin
     if begin < 0 or end < begin or start + end > stamp.nbytes or wrong_size or min(shape, default=0) < 0:
         raise CheckpointError(
@@ -118,9 +110,11 @@ def _check_overlap(path: Path, refs: Mapping[str, TensorRef]) -> None:
         end, last = ref.offset + ref.nbytes, ref.name
 
 
-def header_bytes(entries: Sequence[tuple[str, str, tuple[int, ...], int]]) -> bytes:
+def header_bytes(
+    entries: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: Mapping[str, str] | None = None
+) -> bytes:
     """The header of a file with these (name, dtype, shape, nbytes) in this order, without holes."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "pt"})}
     begin = 0
     for name, dtype, shape, nbytes in entries:
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, begin + nbytes]}
@@ -128,66 +122,3 @@ def header_bytes(entries: Sequence[tuple[str, str, tuple[int, ...], int]]) -> by
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def open_input(ref: TensorRef) -> BinaryIO:
-    """The tensor's file; raises MergeInputError when it is no longer the file whose header was read."""
-    try:
-        file = Path(ref.path).open("rb")  # noqa: SIM115 - the caller closes it
-    except FileNotFoundError as error:
-        raise changed(ref.path) from error
-    if Stamp.of(os.fstat(file.fileno())) != ref.stamp:
-        file.close()
-        raise changed(ref.path)
-    return file
-
-
-def require_unchanged(path: str, stamp: Stamp) -> None:
-    """Raise MergeInputError when the file now found under `path` is not the one that had this stamp."""
-    try:
-        now = Stamp.of(Path(path).stat())
-    except FileNotFoundError as error:
-        raise changed(path) from error
-    if now != stamp:
-        raise changed(path)
-
-
-def changed(path: str) -> MergeInputError:
-    return MergeInputError(
-        f"{path} was changed, replaced or removed while the merge ran; inputs must stay as they are until it ends; "
-        "start it again when they do"
-    )
-
-
-def read_bytes_into(descriptor: int, ref: TensorRef, begin: int, buffer: memoryview) -> None:
-    """Fill `buffer` from byte `begin` of the tensor."""
-    done = 0
-    while done < len(buffer):
-        got = os.preadv(descriptor, [buffer[done:]], ref.offset + begin + done)
-        if got == 0:
-            raise CheckpointError(f"{ref.path} ends inside {ref.name}; it shrank while it was read; fetch it again")
-        done += got
-
-
-def read_rows(descriptor: int, ref: TensorRef, begin: int, end: int, buffer: Tensor | None = None) -> Tensor:
-    """Elements [begin, end) of the flattened tensor in its stored dtype, 1-D; in `buffer` (uint8) if one is given."""
-    item = ref.item_bytes
-    size = (end - begin) * item
-    raw = torch.empty(size, dtype=torch.uint8) if buffer is None else buffer[:size]
-    read_bytes_into(descriptor, ref, begin * item, memoryview(raw.numpy()))
-    return raw.view(DTYPES[ref.dtype])
-
-
-def read_tensor(ref: TensorRef) -> Tensor:
-    """The whole tensor in its stored dtype and shape."""
-    with open_input(ref) as file:
-        return read_rows(file.fileno(), ref, 0, ref.numel).view(ref.shape)
-
-
-def write_at(descriptor: int, offset: int, values: Tensor) -> memoryview:
-    """Write a contiguous tensor's bytes at an offset of the file; returns them, for hashing."""
-    view = memoryview(values.contiguous().view(-1).view(torch.uint8).numpy())
-    done = 0
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done:], offset + done)
-    return view

@@ -1,4 +1,4 @@
-"""Files that survive a kill: JSON lines that are only appended to, and small files that are replaced as a whole."""
+"""JSON lines that survive a kill: a file that is only appended to, and cut back to a step."""
 
 from __future__ import annotations
 
@@ -81,26 +81,3 @@ def _step_of(line: bytes) -> int | None:
         return None
     step = row.get("step") if isinstance(row, dict) else None
     return step if isinstance(step, int) else None
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Write a file so that at any moment either the old or the new content is there, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from tinyr1v_ray.errors import RunFolderError
-from tinyr1v_ray.telemetry.records import JsonLines, replace_file, to_json, truncate_after
+from tinyr1v_ray.files.durable import replace_file
+from tinyr1v_ray.files.json_lines import JsonLines, to_json, truncate_after
 
 STEPS = [1, 1, 2, 2, 3]
 
@@ -72,7 +73,7 @@ def test_rows_survive_sigkill(tmp_path):
     path = tmp_path / "rows.jsonl"
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from tinyr1v_ray.telemetry.records import JsonLines\n"
+        "from tinyr1v_ray.files.json_lines import JsonLines\n"
         "lines = JsonLines(Path(sys.argv[1]))\n"
         "for step in range(1, 4): lines.append([{'step': step}] * 2)\n"
         'lines._file.write(\'{"step": 4, "torn\')\n'

@@ -1,0 +1,34 @@
+"""The machine that this process runs on, as far as its control group lets it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def num_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def total_memory_bytes(cgroup: Path = _CGROUP) -> int:
+    """Of the machine, or of the control group."""
+    return min(int(psutil.virtual_memory().total), _limit(cgroup))
+
+
+def available_memory_bytes(cgroup: Path = _CGROUP) -> int:
+    """What can be had without swapping: of the machine, or of what the control group has left."""
+    limit, used = _limit(cgroup), cgroup / "memory.current"
+    left = limit - int(used.read_text(encoding="ascii")) if used.is_file() else limit
+    return min(int(psutil.virtual_memory().available), left)
+
+
+def _limit(cgroup: Path) -> int:
+    """Of a control group (version 2), bytes; the largest number there is when it has none."""
+    limit = cgroup / "memory.max"
+    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
+    return 2**63 - 1 if text == "max" else int(text)
