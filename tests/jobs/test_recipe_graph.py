@@ -12,9 +12,10 @@ from tinyr1v_ray.cluster.seating import Node
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.errors import ConfigError, DataError, LearnerError, ModelError, RunFolderError
-from tinyr1v_ray.jobs.recipe.graph import build_graph, recipe_folder
-from tinyr1v_ray.jobs.recipe.index import Index, State, describe
+from tinyr1v_ray.jobs.recipe.graph import build_graph
+from tinyr1v_ray.jobs.recipe.index import Index, State
 from tinyr1v_ray.jobs.recipe.schedule import run_stages
+from tinyr1v_ray.jobs.recipe.stage import recipe_folder
 
 RECIPE = {
     "name": "small",
@@ -427,6 +428,6 @@ def test_what_the_report_says_that_a_model_is_trained_on(tmp_path):
     }
     config = parse_settings(PipelineConfig, {**RECIPE, "folder": str(tmp_path), "trainings": trainings, "merge": {}})
     found = build_graph(config)
-    settings = {stage.name: stage.settings for stage in found.stages if stage.kind == "train"}
-    domains = {model.name: describe(model, settings.get(model.name), config)["domains"] for model in found.models[1:]}
+    trained = {stage.name: stage for stage in found.stages if stage.kind == "train"}
+    domains = {model.name: trained[model.name].describe(model, config)["domains"] for model in found.models[1:]}
     assert domains == {"tables": ["math"], "named": ["math", "ocr"], "mixture": ["math", "ocr"]}

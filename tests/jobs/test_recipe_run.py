@@ -32,8 +32,9 @@ from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import LearnerError, RunFolderError
 from tinyr1v_ray.jobs.evaluate import job as evaluation_job
 from tinyr1v_ray.jobs.recipe import run as pipeline
-from tinyr1v_ray.jobs.recipe.graph import build_graph, recipe_folder
+from tinyr1v_ray.jobs.recipe.graph import build_graph
 from tinyr1v_ray.jobs.recipe.index import Index, State
+from tinyr1v_ray.jobs.recipe.stage import recipe_folder
 from tinyr1v_ray.jobs.train import job as training
 from tinyr1v_ray.jobs.train.inputs import load_inputs
 from tinyr1v_ray.miniature.base import base_model_folder

@@ -21,7 +21,8 @@ from tinyr1v_ray.errors import RunFolderError, TinyR1VError
 from tinyr1v_ray.evaluation.benchmarks.load import find_file
 from tinyr1v_ray.jobs.evaluate.folder import output_folder
 from tinyr1v_ray.jobs.evaluate.inputs import named_benchmarks
-from tinyr1v_ray.jobs.recipe.graph import build_graph, recipe_folder
+from tinyr1v_ray.jobs.recipe.graph import build_graph
+from tinyr1v_ray.jobs.recipe.stage import recipe_folder
 from tinyr1v_ray.jobs.train.inputs import check_settings
 from tinyr1v_ray.merging.accounting import open_expert
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tinyr1v_ray.cluster.shape import ClusterShape
 from tinyr1v_ray.config.base import parse_settings
-from tinyr1v_ray.config.evaluate import EvaluateConfig
-from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
-from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.errors import ConfigError
-from tinyr1v_ray.jobs.recipe.graph import Stage, build_graph
+from tinyr1v_ray.jobs.recipe.evaluate_stage import EvaluateStage
+from tinyr1v_ray.jobs.recipe.graph import build_graph
+from tinyr1v_ray.jobs.recipe.merge_stage import MergeStage
+from tinyr1v_ray.jobs.recipe.stage import AnyStage
+from tinyr1v_ray.jobs.recipe.train_stage import TrainStage
 from tinyr1v_ray.planning.evaluate_plan import plan_evaluate_settings
 from tinyr1v_ray.planning.merge_plan import plan_merge_settings
 from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
@@ -24,7 +26,8 @@ def plan_recipe(request: PlanRequest, cluster: ClusterShape) -> Plan:
     """The plan of a `tinyr1v run` configuration; raises what building its graph raises."""
     config = parse_settings(PipelineConfig, dict(request.tree), request.overrides)
     of_base = replace(request, shape=request.shape or config.base)
-    plans = {stage.id: _plan_stage(stage, of_base, cluster) for stage in build_graph(config, read_inputs=False).stages}
+    stages = build_graph(config, read_inputs=False).stages
+    plans = {stage.id: _PLANNERS[type(stage)](stage.settings, of_base, cluster) for stage in stages}
     seconds = {name: float(plan.figures["seconds"]["run"]) for name, plan in plans.items()}
     gpu_hours = sum(float(plan.figures.get("gpu_hours", 0.0)) for plan in plans.values())
     wrong = {name: plan for name, plan in plans.items() if plan.problems}
@@ -55,18 +58,11 @@ def plan_recipe(request: PlanRequest, cluster: ClusterShape) -> Plan:
     )
 
 
-def _plan_stage(stage: Stage, request: PlanRequest, cluster: ClusterShape) -> Plan:
-    settings = stage.settings
-    match settings:
-        case TrainConfig():
-            return plan_train_settings(settings, request, cluster)
-        case MergeConfig():
-            return plan_merge_settings(settings, request, cluster)
-        case EvaluateConfig():
-            return plan_evaluate_settings(settings, request, cluster)
-    raise ConfigError(
-        f"stage {stage.id} is of kind {stage.kind}; trainings, merges and evaluations are planned; update"
-    )
+_PLANNERS: Mapping[type[AnyStage], Callable[[Any, PlanRequest, ClusterShape], Plan]] = {
+    TrainStage: plan_train_settings,
+    MergeStage: plan_merge_settings,
+    EvaluateStage: plan_evaluate_settings,
+}
 
 
 def _stage_rows(plans: dict[str, Plan], seconds: dict[str, float]) -> list[tuple[str, str, str]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from tinyr1v_ray.errors import DataError, RunFolderError
-from tinyr1v_ray.evaluation.reading import UNREADABLE, is_count, is_number, read_object, reason, texts
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from tinyr1v_ray.errors import RunFolderError
+from tinyr1v_ray.evaluation.reading import UNREADABLE, is_number, read_object, reason
 
 INDEX = "recipe.json"
 """What a recipe's folder is found by."""
@@ -16,17 +18,67 @@ DONE, RUNNING = "done", "running"
 """States of stages whose results are read: of a running one only the steps of a training."""
 
 
-@dataclass(frozen=True)
-class Stage:
+def _finite(value: float) -> float:
+    if not is_number(value):
+        raise ValueError("it is a finite number")
+    return value
+
+
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("it is a path")
+    return value
+
+
+Seed = Annotated[int, Field(gt=-(10**15), lt=10**15)]
+Finite = Annotated[float, AfterValidator(_finite)]
+PathText = Annotated[str, AfterValidator(_path)]
+"""Of the recipe's folder, else absolute."""
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class StageRow(_Row):
     """One stage; `seconds` is None until it has ended."""
 
     id: str
     kind: str
     name: str
-    seed: int | None
-    folder: Path
+    seed: Seed | None = None
+    folder: PathText
+    fingerprint: str = ""
+    needs: list[str] = []
     state: str
-    seconds: float | None
+    seconds: Finite | None = None
+
+
+class ModelRow(_Row):
+    """One model of one seed, how it was made, and where its training, merge and evaluation lie."""
+
+    name: str
+    seed: Seed = 0
+    role: str
+    algorithm: str = ""
+    domains: list[str] = []
+    boost: Finite | None = None
+    start_from: str = ""
+    """Name of the training that this one goes on from; empty: the base."""
+    folder: PathText
+    train: PathText | None = None
+    merge: PathText | None = None
+    evaluation: PathText | None = None
+
+
+class RecipeIndex(_Row):
+    """What `recipe.json` holds."""
+
+    name: str
+    started: str = ""
+    miniature: bool = False
+    stages: list[StageRow]
+    models: list[ModelRow]
 
 
 @dataclass(frozen=True)
@@ -72,7 +124,7 @@ class Recipe:
     name: str
     started: str
     miniature: bool
-    stages: tuple[Stage, ...]
+    stages: tuple[StageRow, ...]
     entries: tuple[Entry, ...]
 
     @property
@@ -86,17 +138,7 @@ def read_recipe(run: Path) -> Recipe:
     run = run.expanduser().absolute()
     path = run / INDEX
     try:
-        tree = read_object(path)
-        stages = tuple(_stage(run, row) for row in tree["stages"])
-        states = {stage.folder: stage.state for stage in stages}
-        return Recipe(
-            run,
-            str(tree["name"]),
-            str(tree.get("started", "")),
-            bool(tree.get("miniature", False)),
-            stages,
-            tuple(_entry(run, row, states) for row in tree["models"]),
-        )
+        index = RecipeIndex.model_validate(read_object(path))
     except OSError as error:
         raise RunFolderError(
             f"{path} cannot be read: {error.strerror}; the folder of a recipe has it; name the folder that `tinyr1v "
@@ -107,60 +149,31 @@ def read_recipe(run: Path) -> Recipe:
             f"{path} is broken ({reason(error)}); it lists stages and models; "
             "start `tinyr1v run` again, which rewrites it"
         ) from error
+    states = {run / stage.folder: stage.state for stage in index.stages}
+    entries = tuple(_entry(run, row, states) for row in index.models)
+    return Recipe(run, index.name, index.started, index.miniature, tuple(index.stages), entries)
 
 
-def _stage(run: Path, row: dict[str, Any]) -> Stage:
-    seed = row.get("seed")
-    return Stage(
-        str(row["id"]),
-        str(row["kind"]),
-        str(row["name"]),
-        None if seed is None else _seed(seed),
-        _folder(run, row["folder"]),
-        str(row["state"]),
-        _figure(row, "seconds"),
-    )
-
-
-def _entry(run: Path, row: dict[str, Any], states: Mapping[Path, str]) -> Entry:
-    def found(key: str, *allowed: str) -> Path | None:
-        path = _folder(run, row[key]) if row.get(key) else None
+def _entry(run: Path, row: ModelRow, states: Mapping[Path, str]) -> Entry:
+    def found(text: str | None, *allowed: str) -> Path | None:
+        path = run / text if text else None
         return path if path is not None and _state(path, states) in allowed else None
 
-    train = found("train", DONE, RUNNING)
+    train = found(row.train, DONE, RUNNING)
     return Entry(
-        str(row["name"]),
-        str(row["role"]),
-        str(row.get("algorithm") or ""),
-        texts(row.get("domains") or [], "domains of a model"),
-        _figure(row, "boost"),
-        str(row.get("start_from") or ""),
-        _seed(row.get("seed") or 0),
-        _folder(run, row["folder"]),
-        train,
-        found("merge", DONE),
-        found("evaluation", DONE),
-        train is not None and _state(train, states) == RUNNING,
+        name=row.name,
+        role=row.role,
+        algorithm=row.algorithm,
+        domains=tuple(row.domains),
+        boost=row.boost,
+        start_from=row.start_from,
+        seed=row.seed,
+        folder=run / row.folder,
+        train=train,
+        merge=found(row.merge, DONE),
+        evaluation=found(row.evaluation, DONE),
+        is_training=train is not None and _state(train, states) == RUNNING,
     )
-
-
-def _seed(value: object) -> int:
-    if not isinstance(value, int) or not is_count(abs(value)):
-        raise DataError(f"a seed is {str(value)[:40]!r}; seeds are whole numbers; correct it")
-    return value
-
-
-def _figure(row: Mapping[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    if value is not None and not is_number(value):
-        raise DataError(f"{name} is {str(value)[:40]!r}; it is a finite number or null; correct it")
-    return None if value is None else float(value)
-
-
-def _folder(run: Path, value: object) -> Path:
-    if not isinstance(value, str) or "\0" in value:
-        raise DataError(f"a folder is {str(value)[:40]!r}; it is a path; correct it")
-    return run / value
 
 
 def _state(path: Path, states: Mapping[Path, str]) -> str:

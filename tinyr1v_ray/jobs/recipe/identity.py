@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.data.model_folder import check_model_folder, find_model_folder
 from tinyr1v_ray.data.sources import SourceKind, parse_source
 from tinyr1v_ray.errors import DataError
+from tinyr1v_ray.evaluation.benchmarks.load import find_file
+from tinyr1v_ray.evaluation.benchmarks.registry import MINIATURE as MINIATURE_BENCHMARK
 from tinyr1v_ray.files.hashing import file_sha256, value_sha256
+from tinyr1v_ray.jobs.evaluate.inputs import named_benchmarks
 from tinyr1v_ray.miniature.build import DATA_SEED, DATA_VERSION
 
 
@@ -39,26 +40,12 @@ def source_identity(text: str) -> str:
     return text if name.kind is SourceKind.HUB else content(Path(name.location))
 
 
-def plain(settings: Settings) -> dict[str, Any]:
-    """Settings as plain values."""
-    tree: dict[str, Any] = settings.model_dump(mode="json")
-    return tree
-
-
-def without(tree: Mapping[str, Any], left_out: Sequence[str], prefix: str = "") -> dict[str, Any]:
-    """The tree without dotted keys, and without sections (written with a dot at the end).
-
-    >>> without({"run": {"name": "a", "seed": 0}, "cluster": {"address": ""}}, ["run.name", "cluster."])
-    {'run': {'seed': 0}}
-    """
-    kept: dict[str, Any] = {}
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and f"{key}." not in left_out:
-            kept[name] = without(value, left_out, f"{key}.")
-        elif not isinstance(value, Mapping) and key not in left_out:
-            kept[name] = value
-    return kept
+def benchmark_identity(settings: EvaluateConfig, name: str) -> str:
+    """Of a benchmark under an evaluation's settings: the content of its file, or the version of the miniature's."""
+    if name.startswith(MINIATURE_BENCHMARK):
+        return source_identity(name)
+    benchmark = next(each for each in named_benchmarks(settings) if each.name == name)
+    return content(find_file(benchmark, Path(settings.data)))
 
 
 @lru_cache(maxsize=256)

@@ -7,23 +7,20 @@ import json
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tinyr1v_ray.config.base import Settings
-from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
-from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.model_folder import MINIATURE
 from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.files.durable import replace_file
 from tinyr1v_ray.files.json_lines import to_json
-from tinyr1v_ray.jobs.evaluate.job import SCORES
-from tinyr1v_ray.jobs.recipe.graph import BASE, EXPORT, Graph, Model, Stage
-from tinyr1v_ray.report.recipe import INDEX
+from tinyr1v_ray.jobs.recipe.graph import Graph
+from tinyr1v_ray.jobs.recipe.stage import BASE, AnyStage, RecipeModel
+from tinyr1v_ray.report.recipe import INDEX, ModelRow, RecipeIndex, StageRow
 
 
 class State(StrEnum):
@@ -52,13 +49,13 @@ class Index:
         self._seconds: dict[str, float] = {}
         for stage in graph.stages:
             note = _read_note(stage)
-            done = bool(note.get("result")) and note.get("made_of") == self._made_of(stage) and is_whole(stage)
+            done = bool(note.get("result")) and note.get("made_of") == self._made_of(stage) and stage.is_whole()
             self.states[stage.id] = State.DONE if done else State.WAITING
             if done:
                 self._results[stage.id], seconds = str(note["result"]), note.get("seconds")
                 self._seconds[stage.id] = float(seconds) if isinstance(seconds, int | float) else 0.0
 
-    async def begin(self, stage: Stage) -> None:
+    async def begin(self, stage: AnyStage) -> None:
         """The stage runs from now on, with what a killed attempt left; what it made of other results is removed, and
         so is what is damaged.
 
@@ -70,7 +67,7 @@ class Index:
         self._begun_s[stage.id] = time.monotonic()
         self._set(stage, State.RUNNING)
 
-    def finish(self, stage: Stage) -> float:
+    def finish(self, stage: AnyStage) -> float:
         """The stage's result is whole; returns its seconds, those of killed attempts not counted."""
         seconds = time.monotonic() - self._begun_s[stage.id]
         self._results[stage.id], self._seconds[stage.id] = secrets.token_hex(8), seconds
@@ -79,112 +76,58 @@ class Index:
         self._set(stage, State.DONE)
         return seconds
 
-    def give_up(self, stage: Stage, error: BaseException) -> None:
+    def give_up(self, stage: AnyStage, error: BaseException) -> None:
         """The stage ended without a result: it failed, or was interrupted and waits to go on."""
         self._set(stage, State.FAILED if isinstance(error, Exception) else State.WAITING)
 
     def write(self) -> None:
         """Replace `recipe.json`."""
-        rows = {
-            "name": self._config.name,
-            "started": self._started,
-            "miniature": self._config.base == MINIATURE,
-            "stages": [self._stage_row(stage) for stage in self._graph.stages],
-            "models": [self._model_row(model) for model in self._graph.models],
-        }
-        replace_file(self._folder / INDEX, to_json(rows, indent=2) + "\n")
+        index = RecipeIndex(
+            name=self._config.name,
+            started=self._started,
+            miniature=self._config.base == MINIATURE,
+            stages=[self._stage_row(stage) for stage in self._graph.stages],
+            models=[self._model_row(model) for model in self._graph.models],
+        )
+        replace_file(self._folder / INDEX, index.model_dump_json(indent=2) + "\n")
 
-    def _made_of(self, stage: Stage) -> dict[str, str]:
+    def _made_of(self, stage: AnyStage) -> dict[str, str]:
         """The results that the stage needs, by stage; empty names for those that are not there yet."""
         return {"fingerprint": stage.fingerprint, **{need: self._results.get(need, "") for need in stage.needs}}
 
-    def _write_note(self, stage: Stage, note: Mapping[str, Any]) -> None:
+    def _write_note(self, stage: AnyStage, note: Mapping[str, Any]) -> None:
         replace_file(_note(stage), to_json(note) + "\n")
 
-    def _set(self, stage: Stage, state: State) -> None:
+    def _set(self, stage: AnyStage, state: State) -> None:
         self.states[stage.id] = state
         self.write()
 
-    def _stage_row(self, stage: Stage) -> dict[str, Any]:
-        return {
-            "id": stage.id,
-            "kind": stage.kind,
-            "name": stage.name,
-            "seed": stage.seed,
-            "folder": self._shown(stage.folder),
-            "fingerprint": stage.fingerprint,
-            "needs": list(stage.needs),
-            "state": str(self.states[stage.id]),
-            "seconds": self._seconds.get(stage.id),
-        }
+    def _stage_row(self, stage: AnyStage) -> StageRow:
+        return StageRow(
+            id=stage.id,
+            kind=stage.kind,
+            name=stage.name,
+            seed=stage.seed,
+            folder=self._shown(stage.folder),
+            fingerprint=stage.fingerprint,
+            needs=list(stage.needs),
+            state=str(self.states[stage.id]),
+            seconds=self._seconds.get(stage.id),
+        )
 
-    def _model_row(self, model: Model) -> dict[str, Any]:
+    def _model_row(self, model: RecipeModel) -> ModelRow:
         stages = {stage.id: stage for stage in self._graph.stages}
-        maker = stages.get(model.made_by)
-        evaluation = stages[self._graph.evaluated_by[model.name, model.seed]]
-        trained = maker if maker and maker.kind == "train" else None
-        return {
-            "name": model.name,
-            "seed": model.seed,
-            **describe(model, maker.settings if maker else None, self._config),
-            "folder": self._shown(model.folder),
-            "train": self._shown(trained.folder) if trained else None,
-            "merge": self._shown(model.folder / "merge.json") if maker and maker.kind == "merge" else None,
-            "evaluation": self._shown(evaluation.folder),
-        }
+        made = stages[model.made_by].describe(model, self._config) if model.made_by else {"role": BASE}
+        evaluation = stages[self._graph.evaluated_by[model.name, model.seed]].folder
+        row = {"name": model.name, "seed": model.seed, **made, "folder": model.folder, "evaluation": evaluation}
+        shown = {key: self._shown(value) if isinstance(value, Path) else value for key, value in row.items()}
+        return ModelRow.model_validate(shown)
 
     def _shown(self, path: Path) -> str:
         return str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else str(path)
 
 
-def describe(model: Model, settings: Settings | None, config: PipelineConfig) -> dict[str, Any]:
-    """What a model is in the report: its role, how it was made, what it was trained on."""
-    if isinstance(settings, MergeConfig):
-        method = settings.recipes[model.name].method
-        return {"role": "merged", "algorithm": method, "domains": [], "boost": None, "start_from": ""}
-    if not isinstance(settings, TrainConfig):
-        return {"role": BASE, "algorithm": "", "domains": [], "boost": None, "start_from": ""}
-    algorithm = settings.algorithm.name
-    return {
-        "role": "specialist" if model.name in config.merge.experts else "baseline",
-        "algorithm": algorithm,
-        "domains": _domains(settings, config.trainings[model.name].domains),
-        "boost": settings.algorithm.lipo.boost if algorithm == "lipo" else None,
-        "start_from": config.trainings[model.name].start_from,
-    }
-
-
-def _domains(settings: TrainConfig, named: Sequence[str]) -> list[str]:
-    """As named in the recipe, else as the sources of the miniature say, else the one that all items have."""
-    prefix = f"{MINIATURE}:"
-    of_sources = [text.removeprefix(prefix) for text in settings.data.train if text.startswith(prefix)]
-    return list(dict.fromkeys(named or of_sources or [settings.data.domain]))
-
-
-def is_whole(stage: Stage) -> bool:
-    """Whether what a finished stage leaves last is there."""
-    settings, result = stage.settings, _result(stage)
-    if isinstance(settings, MergeConfig):
-        return all(
-            (result / name / "merge.json").is_file() and _has_weights(result / name) for name in settings.recipes
-        )
-    if isinstance(settings, TrainConfig):
-        return (result / "config.json").is_file() and _has_weights(result)
-    return result.is_file()
-
-
-def _result(stage: Stage) -> Path:
-    """The part of a stage's folder that appears as a whole, when the stage ends."""
-    if isinstance(stage.settings, MergeConfig):
-        return stage.folder
-    return stage.folder / (EXPORT if isinstance(stage.settings, TrainConfig) else SCORES)
-
-
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
-
-
-def _clear(stage: Stage, made_of: Mapping[str, str]) -> None:
+def _clear(stage: AnyStage, made_of: Mapping[str, str]) -> None:
     """Leave of earlier attempts what the stage can go on with."""
     note = _read_note(stage)
     if not note and stage.folder.exists():
@@ -195,8 +138,8 @@ def _clear(stage: Stage, made_of: Mapping[str, str]) -> None:
     if note.get("made_of") != made_of:
         _remove(stage.folder)
         _remove(stage.folder.with_name(f".{stage.folder.name}.partial"))
-    elif not is_whole(stage):
-        _remove(_result(stage))
+    elif not stage.is_whole():
+        _remove(stage.result)
 
 
 def _remove(folder: Path) -> None:
@@ -210,11 +153,11 @@ def _remove(folder: Path) -> None:
         ) from error
 
 
-def _note(stage: Stage) -> Path:
+def _note(stage: AnyStage) -> Path:
     return stage.folder.with_name(f"{stage.folder.name}.stage.json")
 
 
-def _read_note(stage: Stage) -> dict[str, Any]:
+def _read_note(stage: AnyStage) -> dict[str, Any]:
     """Empty when there is none, or none that can be read."""
     try:
         note = json.loads(_note(stage).read_text(encoding="utf-8"))

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinyr1v_ray.cluster.connection import check_room, connected, node_resources
-from tinyr1v_ray.cluster.placement import placement_of
 from tinyr1v_ray.cluster.seating import Node
 from tinyr1v_ray.config.base import write_settings
-from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.folders import why_not_creatable
-from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
-from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import RunFolderError
-from tinyr1v_ray.jobs.evaluate.job import evaluate_model
-from tinyr1v_ray.jobs.merge import job as merge_job
-from tinyr1v_ray.jobs.merge.progress import MergeProgress
-from tinyr1v_ray.jobs.recipe.graph import STAGES, Graph, Stage, build_graph, recipe_folder
+from tinyr1v_ray.jobs.recipe.graph import Graph, build_graph
 from tinyr1v_ray.jobs.recipe.index import Index, State
 from tinyr1v_ray.jobs.recipe.schedule import run_stages
-from tinyr1v_ray.jobs.train.inputs import check_settings, load_inputs
-from tinyr1v_ray.jobs.train.job import TrainRequest, train_specialist
-from tinyr1v_ray.merging.session import BundleResult
+from tinyr1v_ray.jobs.recipe.stage import STAGES, AnyStage, recipe_folder
 from tinyr1v_ray.report.page import WrittenReport, write_report
 from tinyr1v_ray.report.recipe import INDEX
 from tinyr1v_ray.telemetry.display import Bar, Display
 from tinyr1v_ray.telemetry.progress import format_duration
 from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, LOCK_FILE, locked_run
-
-_TYPICAL_S = {"train": 120.0, "merge": 30.0, "evaluate": 30.0}
-"""How long kinds of stages take in proportion to each other, for the time left."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +54,13 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
         num_found = len(graph.stages) - len(waiting)
         display.line(f"{len(graph.stages)} stages, {num_found} of them done already")
         for stage in waiting:
-            if isinstance(stage.settings, TrainConfig):
-                check_settings(stage.settings)
+            stage.check()
         if waiting:  # nothing is written before it is clear that all of them fit a cluster
             display.line("starting Ray")
             stack.enter_context(connected(config.cluster))
             for stage in waiting:
-                if placement := placement_of(stage.settings):
-                    check_room(placement, config.cluster)
+                if stage.placement is not None:
+                    check_room(stage.placement, config.cluster)
         _open(folder, stack)
         write_settings(config, folder / CONFIG_FILE)
         index = Index(folder, config, graph)
@@ -85,7 +71,7 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
         return PipelineSummary(folder, write_report(folder), len(graph.stages), num_found)
 
 
-def _waiting(graph: Graph, index: Index) -> list[Stage]:
+def _waiting(graph: Graph, index: Index) -> list[AnyStage]:
     return [stage for stage in graph.stages if index.states[stage.id] is not State.DONE]
 
 
@@ -121,49 +107,36 @@ def _unusable(folder: Path, reason: str | None) -> RunFolderError:
 class _Run:
     """The stages that are waiting, on the cluster that this process is connected to."""
 
-    def __init__(self, index: Index, waiting: Sequence[Stage], display: Display, command: Sequence[str]) -> None:
+    def __init__(self, index: Index, waiting: Sequence[AnyStage], display: Display, command: Sequence[str]) -> None:
         self._index, self._waiting, self._display, self._command = index, waiting, display, command
         self._num_stages = len(index.states)
         self._num_done = self._num_stages - len(waiting)
-        self._typical_s = sum(_TYPICAL_S[stage.kind] for stage in waiting)
+        self._typical_s = sum(stage.typical_s for stage in waiting)
         self._typical_done_s = 0.0
         self._started_s = time.monotonic()
 
     async def to_the_end(self) -> None:
         """All of them."""
-        placements = {stage.id: placement_of(stage.settings) for stage in self._waiting}
+        placements = {stage.id: stage.placement for stage in self._waiting}
         with self._display.bar("recipe", self._num_stages) as bar:
             bar.update(self._num_done, f"{self._num_done}/{self._num_stages} stages")
             await run_stages(self._waiting, placements, _nodes, lambda stage: self._carry_out(stage, bar))
 
-    async def _carry_out(self, stage: Stage, bar: Bar) -> None:
+    async def _carry_out(self, stage: AnyStage, bar: Bar) -> None:
         await self._index.begin(stage)
         try:
-            await self._result(stage)
+            await stage.run(self._display.labelled(f"{stage.kind} {stage.name} {stage.seed}"), self._command)
         except BaseException as error:
             self._index.give_up(stage, error)
             raise
         seconds = self._index.finish(stage)
         self._num_done += 1
-        self._typical_done_s += _TYPICAL_S[stage.kind]
+        self._typical_done_s += stage.typical_s
         count = f"{self._num_done}/{self._num_stages} stages"
         if self._num_done < self._num_stages:
             count += f", about {format_duration(self._left_s())} left"
         bar.update(self._num_done, count)
         self._display.line(f"recipe: {stage.id} done after {format_duration(seconds)}; {count}")
-
-    async def _result(self, stage: Stage) -> None:
-        """Make the stage's folder whole; what a killed attempt left there is gone on with."""
-        display, settings = self._display.labelled(f"{stage.kind} {stage.name} {stage.seed}"), stage.settings
-        if isinstance(settings, TrainConfig):
-            inputs = await asyncio.to_thread(load_inputs, settings)
-            resume = (stage.folder / CONFIG_FILE).is_file()
-            request = TrainRequest(settings, resume, allow_previous=True, command=self._command)
-            await train_specialist(request, inputs, display)
-        elif isinstance(settings, EvaluateConfig):
-            await evaluate_model(settings, display)
-        elif isinstance(settings, MergeConfig):
-            await _merged(settings, display)
 
     def _left_s(self) -> float:
         """From the time taken so far, as if stages kept to their proportions."""
@@ -175,44 +148,3 @@ def _nodes() -> list[Node]:
     """What the cluster has now; one that grows has more later."""
     resources = node_resources()
     return [Node(of.get("CPU", 0.0), [1.0] * int(of.get("GPU", 0.0))) for of in resources]
-
-
-async def _merged(settings: MergeConfig, display: Display) -> None:
-    """A merge in a thread; when the recipe ends, it stops after the tensor at hand, and goes on there the next time."""
-    stop = threading.Event()
-    work = asyncio.ensure_future(asyncio.to_thread(_merge, settings, display, stop))
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        stop.set()
-        with suppress(_Stopped):
-            await work
-        raise
-
-
-class _Stopped(Exception):
-    """A merge was told to stop."""
-
-
-class _StoppableProgress(MergeProgress):
-    """Ends the merge from within when it is told to."""
-
-    def __init__(self, display: Display, stop: threading.Event) -> None:
-        super().__init__(display)
-        self._stop = stop
-
-    def on_result(self, result: BundleResult) -> None:
-        """The result is in the journal already."""
-        super().on_result(result)
-        if self._stop.is_set():
-            raise _Stopped
-
-
-def _merge(settings: MergeConfig, display: Display, stop: threading.Event) -> None:
-    prepared = merge_job.prepare(settings)
-    for line in prepared.conflicts:
-        display.line(f"conflict: {line}")
-    with _StoppableProgress(display, stop) as progress:
-        summary = merge_job.run_merge_job(prepared, progress)
-    for line in summary.warnings:
-        display.line(f"warning: {line}")

@@ -9,14 +9,14 @@ from typing import Any
 from tinyr1v_ray.cluster.calls import first_cause
 from tinyr1v_ray.cluster.placement import Placement
 from tinyr1v_ray.cluster.seating import Node, first_fit
-from tinyr1v_ray.jobs.recipe.graph import Stage
+from tinyr1v_ray.jobs.recipe.stage import AnyStage
 
 
 async def run_stages(
-    waiting: Sequence[Stage],
+    waiting: Sequence[AnyStage],
     placements: Mapping[str, Placement | None],
     nodes: Callable[[], Sequence[Node]],
-    carry_out: Callable[[Stage], Coroutine[Any, Any, None]],
+    carry_out: Callable[[AnyStage], Coroutine[Any, Any, None]],
 ) -> None:
     """Carry out all, several at once where `nodes` allow; the first that fails ends the others and is raised.
 
@@ -38,7 +38,7 @@ async def run_stages(
         raise first_cause(group) from group
 
 
-def _ready(left: Mapping[str, Stage], running: Mapping[str, object]) -> list[Stage]:
+def _ready(left: Mapping[str, AnyStage], running: Mapping[str, object]) -> list[AnyStage]:
     return [stage for stage in left.values() if not any(need in left or need in running for need in stage.needs)]
 
 

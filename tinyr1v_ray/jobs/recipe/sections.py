@@ -1,4 +1,4 @@
-"""The settings of a stage, put together of the recipe's sections, and those that only the recipe sets."""
+"""The settings of a stage, put together of the recipe's sections; some are only the recipe's to set."""
 
 from __future__ import annotations
 
@@ -7,25 +7,6 @@ from typing import Any
 
 from tinyr1v_ray.config.base import SchemaT, parse_settings
 from tinyr1v_ray.errors import ConfigError
-
-OWNED_BY_TRAININGS = {
-    "run.name": "the training's name",
-    "run.folder": "folder",
-    "run.seed": "seeds",
-    "model.path": "base, or start_from",
-    "checkpoint.export": "nothing: it is always written",
-    "telemetry.progress": "progress",
-    "cluster": "cluster",
-}
-OWNED_BY_MERGES = {"job.ray_address": "cluster.address"}
-OWNED_BY_EVALUATIONS = {
-    "model.path": "base and trainings",
-    "output": "folder",
-    "sampling.seed": "seeds",
-    "progress": "progress",
-    "cluster": "cluster",
-}
-"""Settings that the recipe makes itself -> what to set instead."""
 
 
 def parsed(schema: type[SchemaT], where: str, *trees: Mapping[str, Any]) -> SchemaT:
