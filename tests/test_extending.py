@@ -198,7 +198,7 @@ def test_a_plan_names_the_method_and_writes_nothing(here: Path, capsys: pytest.C
     words = [*command("own_merges:median"), "--plan"]
     words[words.index("merged_by_median")] = "planned"
     assert main(words) == 0
-    assert "own method   own_merges:median (source " in capsys.readouterr().out
+    assert "own method: own_merges:median (source " in capsys.readouterr().out
     assert not (here / "planned").exists()
 
 

@@ -15,6 +15,7 @@ from tinyr1v_ray.errors import PlacementError
 from tinyr1v_ray.jobs.merge import job as merge_job
 from tinyr1v_ray.miniature.base import base_model_folder
 from tinyr1v_ray.planning.kinds import make_plan
+from tinyr1v_ray.planning.merge_plan import dry_run
 from tinyr1v_ray.planning.plan import PlanRequest
 
 CPU_NODE, GPU_NODE = {"CPU": 15.0, "memory": 1e9}, {"CPU": 96.0, "GPU": 8.0}
@@ -78,8 +79,8 @@ def test_a_named_cluster_is_asked_for_its_room(config: dict[str, object], monkey
 def test_the_dry_run_says_that_the_cluster_decides(config: dict[str, object]) -> None:
     here = merge_job.prepare(parse_settings(MergeConfig, config))
     there = merge_job.prepare(parse_settings(MergeConfig, config, ["job.ray_address=head:6379"]))
-    assert any(line.startswith("runs in      this process, at most") for line in merge_job.describe(here))
-    assert any("as many as the cluster has room for" in line for line in merge_job.describe(there))
+    assert any(line.startswith("runs in: this process, at most") for line in dry_run(here))
+    assert any("as many as the cluster has room for" in line for line in dry_run(there))
 
 
 def test_a_home_is_the_same_folder_wherever_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

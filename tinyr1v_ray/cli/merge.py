@@ -63,7 +63,9 @@ def run(options: argparse.Namespace) -> int:
 
     prepared = merge_job.prepare(config)
     if options.plan:
-        print("\n".join(merge_job.describe(prepared)))
+        from tinyr1v_ray.planning.merge_plan import dry_run
+
+        print("\n".join(dry_run(prepared)))
         return 0
     for line in prepared.conflicts:
         print(f"conflict: {line}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinyr1v_ray.cluster.shape import GIB, ClusterShape
@@ -13,14 +13,17 @@ from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.data.model_folder import named_folder
 from tinyr1v_ray.files.safetensors_file import Stamp, TensorRef
+from tinyr1v_ray.jobs.merge.job import way_to_run
 from tinyr1v_ray.merging.accounting import LedgerEntry, build_ledger, open_expert
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
-from tinyr1v_ray.merging.estimate import MachineRates, merge_seconds
+from tinyr1v_ray.merging.estimate import MachineRates, measure_rates, merge_seconds
 from tinyr1v_ray.merging.names import canonical_name, kind_of
 from tinyr1v_ray.merging.plan import MergePlan, make_plan
+from tinyr1v_ray.merging.session import PreparedMerge
 from tinyr1v_ray.planning import assumptions as given
 from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
 from tinyr1v_ray.planning.shapes import ModelShape, find_shape
+from tinyr1v_ray.planning.text import section_lines
 from tinyr1v_ray.planning.units import count, duration, size
 
 _HOST_SHARE = 0.8
@@ -63,7 +66,7 @@ def plan_merge_settings(config: MergeConfig, request: PlanRequest, cluster: Clus
         cluster=cluster,
         problems=problems,
         change=change,
-        sections=_sections(merge, workers, run_s, gpus, rates),
+        sections=merge_sections(merge, workers, run_s, gpus, f"assumed: {_rate(rates)}"),
         figures={
             "tensors": len(merge.tasks),
             "flops": sum(task.cost.flops for task in merge.tasks),
@@ -156,12 +159,32 @@ def _problems(
     return (), ""
 
 
-def _sections(merge: MergePlan, workers: int, run_s: float, gpus: int, rates: MachineRates) -> tuple[Section, ...]:
+def dry_run(prepared: PreparedMerge) -> list[str]:
+    """What `tinyr1v merge --plan` says of a merge whose inputs are here; measures this machine for a second."""
+    merge, way = prepared.plan, way_to_run(prepared)
+    rates = measure_rates(merge.device, merge.threads_per_task)
+    run_s = merge_seconds(merge, rates, way.num_workers)
+    gpus = way.num_workers if merge.device == "cuda" else 0
+    lines = [
+        line
+        for section in merge_sections(merge, way.num_workers, run_s, gpus, f"measured: {_rate(rates)}")
+        for line in section_lines(section)
+    ]
+    if merge.refused:
+        lines.append(f"not written: {len(merge.refused)}, first {merge.refused[0].name} ({merge.refused[0].reason})")
+    for path, sha256 in merge.functions.items():
+        lines.append(f"own method: {path} (source {sha256[:12]}); its arithmetic is not known and hardly estimated")
+    lines.append(f"runs in: {way.where}, at most {size(way.memory_bytes)} for tasks on a node")
+    return [*lines, *(f"conflict: {line}" for line in prepared.conflicts), f"output: {prepared.output}"]
+
+
+def merge_sections(merge: MergePlan, workers: int, run_s: float, gpus: int, rates_source: str) -> tuple[Section, ...]:
+    """Time, memory and disk; what becomes of which tensors, by method; which shapes take the time."""
     largest, read = _largest(merge), sum(task.cost.read_bytes for task in merge.tasks)
-    assumed = f"assumed: {rates.flops_per_s / 1e9:,.0f} GFLOP/s a worker"
     rows = [
-        ("the merge", duration(run_s), f"{workers} workers; {assumed}"),
+        ("the merge", duration(run_s), f"{workers} workers; {rates_source}"),
         *([("GPU-hours", f"{gpus * run_s / 3600:,.2f}", "")] if gpus else []),
+        ("arithmetic", f"{count(sum(task.cost.flops for task in merge.tasks))}flop", ""),
         ("memory of a worker", size(largest), "its largest tensor"),
         ("reads", size(read), "base and experts"),
         ("free space needed", size(merge.write_bytes), f"{len(merge.shards)} files"),
@@ -169,20 +192,33 @@ def _sections(merge: MergePlan, workers: int, run_s: float, gpus: int, rates: Ma
     return (Section("Time, memory, disk", tuple(rows), numeric=(1,)), *_tensor_sections(merge))
 
 
-def _tensor_sections(merge: MergePlan) -> tuple[Section, ...]:
-    """What becomes of how many tensors in each merged model, and which shapes take the time."""
-    rows = []
+def _tensor_sections(merge: MergePlan) -> Iterator[Section]:
     for position, (name, recipe) in enumerate(merge.recipes.items()):
-        fates = Counter(task.treatments[position].action for task in merge.tasks)
-        rows.append((name or recipe.method, ", ".join(f"{number} {fate}" for fate, number in fates.items())))
+        numbers: Counter[tuple[str, str, str]] = Counter()
+        elements: Counter[tuple[str, str, str]] = Counter()
+        for task in merge.tasks:
+            treatment = task.treatments[position]
+            rule = f"{treatment.rule}, {treatment.form} form" if treatment.form else treatment.rule
+            key = (task.kind, treatment.action, rule)
+            numbers[key] += 1
+            elements[key] += task.base.numel
+        rows = tuple(
+            (kind, f"{number} tensors", f"{count(elements[kind, action, rule])}", f"{action} by {rule}")
+            for (kind, action, rule), number in numbers.items()
+        )
+        yield Section(f"Tensors of {name or recipe.method}", rows, numeric=(1, 2))
     flops: Counter[tuple[int, ...]] = Counter()
     for task in merge.tasks:
         flops[task.shape] += task.cost.flops
     total = sum(flops.values())
     shapes = tuple(
         (" x ".join(str(side) for side in shape), f"{count(value)}flop", f"{value / total:.0%}")
-        for shape, value in flops.most_common(3)
+        for shape, value in flops.most_common(5)
         if value
     )
-    tensors = Section("Tensors of a merged model", tuple(rows))
-    return (tensors, Section("Costliest shapes", shapes, numeric=(1, 2))) if shapes else (tensors,)
+    if shapes:
+        yield Section("Costliest shapes", shapes, numeric=(1, 2))
+
+
+def _rate(rates: MachineRates) -> str:
+    return f"{rates.flops_per_s / 1e9:,.0f} GFLOP/s and {rates.bytes_per_s / 1e9:,.1f} GB/s a worker"

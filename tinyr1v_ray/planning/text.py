@@ -25,11 +25,12 @@ def plan_lines(plan: Plan) -> list[str]:
         )
     lines += [f"note: {warning}" for warning in plan.warnings]
     for section in plan.sections:
-        lines += ["", *_section_lines(section)]
+        lines += ["", *section_lines(section)]
     return lines
 
 
-def _section_lines(section: Section) -> Iterator[str]:
+def section_lines(section: Section) -> Iterator[str]:
+    """A table under its title, columns aligned."""
     rows = [*([section.header] if section.header else []), *section.rows]
     columns = max(len(row) for row in rows)
     wide = [

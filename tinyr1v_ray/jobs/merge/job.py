@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -14,10 +15,8 @@ from tinyr1v_ray.config.merge import JobConfig, MergeConfig
 from tinyr1v_ray.config.surroundings import ClusterSettings
 from tinyr1v_ray.data.model_folder import fetch_model_folder
 from tinyr1v_ray.errors import PlacementError
-from tinyr1v_ray.merging.estimate import measure_rates
 from tinyr1v_ray.merging.local_run import local_runner
 from tinyr1v_ray.merging.plan import MergePlan
-from tinyr1v_ray.merging.plan_text import describe_plan
 from tinyr1v_ray.merging.schedule import check_memory, make_bundles
 from tinyr1v_ray.merging.session import (
     Listener,
@@ -77,17 +76,25 @@ def _tasks_at_once(job: JobConfig) -> int:
     return _workers_here(job) if job.device == "cpu" else 1
 
 
-def describe(prepared: PreparedMerge) -> list[str]:
-    """The dry run's lines; measures this machine for a second."""
+@dataclass(frozen=True)
+class WayToRun:
+    """Where a merge's tasks are carried out, in words, by how many workers, and in how much memory on a node."""
+
+    where: str
+    num_workers: int
+    memory_bytes: int
+
+
+def way_to_run(prepared: PreparedMerge) -> WayToRun:
+    """What `run_merge_job` will choose, as far as this machine tells."""
     plan, job = prepared.plan, prepared.config.job
-    here = runs_in_this_process(plan, job)
-    workers = _tasks_at_once(job) if here else job.num_workers or _workers_here(job)
-    lines = describe_plan(plan, measure_rates(plan.device, plan.threads_per_task), workers)
-    where = "this process" if here else f"{workers} Ray workers"
-    if not here and job.num_workers is None and cluster_address(job.ray_address):
-        where = f"Ray workers, as many as the cluster has room for (figures: {workers}, as this machine has)"
-    lines.append(f"runs in      {where}, at most {_memory_bytes(job) / 2**30:.1f} GiB for tasks on a node")
-    return [*lines, *(f"conflict     {line}" for line in prepared.conflicts), f"output       {prepared.output}"]
+    if runs_in_this_process(plan, job):
+        return WayToRun("this process", _tasks_at_once(job), _memory_bytes(job))
+    workers = job.num_workers or _workers_here(job)
+    where = f"{workers} Ray workers"
+    if job.num_workers is None and cluster_address(job.ray_address):
+        where = f"Ray workers, as many as the cluster has room for (here: {workers}, as this machine has)"
+    return WayToRun(where, workers, _memory_bytes(job))
 
 
 def run_merge_job(prepared: PreparedMerge, listener: Listener | None = None) -> MergeSummary:
