@@ -4,7 +4,7 @@ import json
 
 from tinyr1v_ray.config.base import parse_settings, read_yaml
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.planning.kinds import this_machine
+from tinyr1v_ray.planning.make import this_machine
 from tinyr1v_ray.planning.shapes import find_shape
 from tinyr1v_ray.planning.train_design import design_training
 

@@ -29,8 +29,8 @@ from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.cli.submit import _placements
 from tinyr1v_ray.cluster import submission
 from tinyr1v_ray.cluster.working_tree import check_size, largest_folder, read_working_tree, write_archive
+from tinyr1v_ray.config.kinds import read_config
 from tinyr1v_ray.errors import ConfigError
-from tinyr1v_ray.planning.kinds import read_config
 
 CLI = [sys.executable, "-m", "tinyr1v_ray.cli.main"]
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,9 @@ import pytest
 
 from tinyr1v_ray.cluster.shape import parse_cluster
 from tinyr1v_ray.config.base import parse_settings, read_yaml
+from tinyr1v_ray.config.kinds import SCHEMAS, kind_of_config, read_config
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.planning.kinds import SCHEMAS, kind_of_config, make_plan, read_config
+from tinyr1v_ray.planning.make import make_plan
 from tinyr1v_ray.planning.plan import PlanRequest
 from tinyr1v_ray.planning.text import plan_json, plan_lines
 

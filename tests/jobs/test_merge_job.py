@@ -14,7 +14,7 @@ from tinyr1v_ray.config.merge import JobConfig, MergeConfig
 from tinyr1v_ray.errors import PlacementError
 from tinyr1v_ray.jobs.merge import job as merge_job
 from tinyr1v_ray.miniature.base import base_model_folder
-from tinyr1v_ray.planning.kinds import make_plan
+from tinyr1v_ray.planning.make import make_plan
 from tinyr1v_ray.planning.merge_plan import dry_run
 from tinyr1v_ray.planning.plan import PlanRequest
 

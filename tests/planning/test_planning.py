@@ -14,10 +14,11 @@ from tinyr1v_ray.cluster.seating import ray_resources, take_seats
 from tinyr1v_ray.cluster.shape import parse_cluster
 from tinyr1v_ray.config.base import load_settings, parse_settings, read_yaml
 from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.kinds import kind_of_config
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError, PlacementError, RunFolderError
 from tinyr1v_ray.planning.evaluate_plan import count_items
-from tinyr1v_ray.planning.kinds import kind_of_config, make_plan, usual_cluster
+from tinyr1v_ray.planning.make import make_plan, usual_cluster
 from tinyr1v_ray.planning.plan import PlanRequest
 from tinyr1v_ray.planning.recorded import read_recorded
 from tinyr1v_ray.planning.shapes import find_shape

@@ -71,10 +71,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _checks(options: argparse.Namespace) -> list[Check]:
     from tinyr1v_ray.config.base import apply_overrides, read_yaml
+    from tinyr1v_ray.config.kinds import kind_of_config, output_of, values_at
     from tinyr1v_ray.doctor.machine import machine_checks
     from tinyr1v_ray.doctor.software import software_checks
     from tinyr1v_ray.doctor.surroundings import surroundings_checks
-    from tinyr1v_ray.planning.kinds import gpus_asked, kind_of_config, output_of, values_at
+    from tinyr1v_ray.planning.make import gpus_asked
 
     if options.overrides and options.config is None:
         raise ConfigError(
@@ -103,8 +104,8 @@ def _checks(options: argparse.Namespace) -> list[Check]:
 
 def _uses_hub(tree: dict[str, Any]) -> bool:
     """Whether a model or a data set has a name of the hub, as far as unchecked settings say."""
+    from tinyr1v_ray.config.kinds import values_at
     from tinyr1v_ray.data.model_folder import is_hub_name
-    from tinyr1v_ray.planning.kinds import values_at
 
     models = [name for name in values_at(tree, ("path", "base")) if isinstance(name, str)]
     sources = [names for names in values_at(tree, ("train", "evaluation")) if isinstance(names, list)]

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     from tinyr1v_ray.cluster.shape import parse_cluster
     from tinyr1v_ray.config.base import read_yaml
     from tinyr1v_ray.config.own_function import look_here
-    from tinyr1v_ray.planning.kinds import make_plan
+    from tinyr1v_ray.planning.make import make_plan
     from tinyr1v_ray.planning.plan import PlanRequest
     from tinyr1v_ray.planning.text import plan_json, plan_lines, settings_lines
 

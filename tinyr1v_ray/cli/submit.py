@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tinyr1v_ray.cluster.placement import Placement
     from tinyr1v_ray.cluster.working_tree import WorkingTree
     from tinyr1v_ray.config.base import Settings
-    from tinyr1v_ray.planning.kinds import AnyConfig
+    from tinyr1v_ray.config.kinds import AnyConfig
 
 KINDS = {"run": "recipe", "train": "train", "merge": "merge", "evaluate": "evaluate"}
 """Sub-commands that can be submitted, and the kind of configuration that each takes."""
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 def _command_for(config: Path) -> str:
     """The command that a configuration is for, by what it holds."""
     from tinyr1v_ray.config.base import read_yaml
-    from tinyr1v_ray.planning.kinds import kind_of_config
+    from tinyr1v_ray.config.kinds import kind_of_config
 
     kind = kind_of_config(read_yaml(config), str(config))
     return next(command for command, of in KINDS.items() if of == kind)
@@ -111,7 +111,7 @@ def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | Non
     """
     from tinyr1v_ray.cli.main import build_parser
     from tinyr1v_ray.config.base import parse_settings
-    from tinyr1v_ray.planning.kinds import OUTPUT_KEYS, SCHEMAS, output_of
+    from tinyr1v_ray.config.kinds import OUTPUT_KEYS, SCHEMAS, output_of
 
     options, kind = build_parser().parse_args(command), KINDS[command[0]]
     placements: list[Placement] = []

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.folders import why_not_creatable
+from tinyr1v_ray.config.kinds import AnyConfig, read_config
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
@@ -26,7 +27,6 @@ from tinyr1v_ray.jobs.recipe.stage import recipe_folder
 from tinyr1v_ray.jobs.train.inputs import check_settings
 from tinyr1v_ray.merging.accounting import open_expert
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
-from tinyr1v_ray.planning.kinds import AnyConfig, read_config
 from tinyr1v_ray.planning.units import several
 
 _HUB_TIMEOUT_S = 20.0

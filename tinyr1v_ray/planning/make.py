@@ -1,54 +1,20 @@
-"""Which kind of configuration a file holds, by what only that kind has, and what goes with each kind."""
+"""The plan of any configuration."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tinyr1v_ray.cluster.host import total_memory_bytes
 from tinyr1v_ray.cluster.shape import ClusterShape, parse_cluster
-from tinyr1v_ray.config.base import apply_overrides, parse_settings, read_yaml
-from tinyr1v_ray.config.evaluate import EvaluateConfig
-from tinyr1v_ray.config.merge import MergeConfig
-from tinyr1v_ray.config.pipeline import PipelineConfig
-from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.config.base import apply_overrides
+from tinyr1v_ray.config.kinds import kind_of_config, values_at
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.planning.plan import Plan, PlanRequest
 from tinyr1v_ray.planning.shapes import find_shape
 
-TELLING_KEYS = {"recipe": "trainings", "merge": "experts", "evaluate": "benchmarks", "train": "run"}
-"""Kind -> the top-level key that it cannot lack; asked in this order."""
-AnyConfig = TrainConfig | MergeConfig | EvaluateConfig | PipelineConfig
-SCHEMAS: Mapping[str, type[AnyConfig]] = {
-    "recipe": PipelineConfig,
-    "merge": MergeConfig,
-    "evaluate": EvaluateConfig,
-    "train": TrainConfig,
-}
-OUTPUT_KEYS = {"recipe": "folder", "merge": "output", "evaluate": "output", "train": "run.folder"}
-"""Kind -> the setting that says where it writes."""
-
 _GPU_KEYS = ("num_gpus_per_engine", "num_gpus_per_rank", "num_gpus", "device")
-
-
-def kind_of_config(tree: Mapping[str, Any], name: str) -> str:
-    """train, merge, evaluate or recipe; raises ConfigError."""
-    for kind, key in TELLING_KEYS.items():
-        if key in tree:
-            return kind
-    keys = ", ".join(f"{key} ({kind})" for kind, key in TELLING_KEYS.items())
-    raise ConfigError(
-        f"config file {name} has none of the keys {keys}; one of them tells its kind; name a configuration of this "
-        "package, such as those in configs/"
-    )
-
-
-def read_config(path: Path, overrides: Sequence[str]) -> AnyConfig:
-    """The settings in a file of any kind; raises ConfigError."""
-    tree = read_yaml(path)
-    return parse_settings(SCHEMAS[kind_of_config(tree, str(path))], tree, overrides)
 
 
 def make_plan(request: PlanRequest) -> Plan:
@@ -87,18 +53,6 @@ def usual_cluster(tree: Mapping[str, Any], overrides: Sequence[str] = ()) -> Clu
     return parse_cluster("1x8xH100-80GB") if gpus_asked(apply_overrides(tree, overrides)) else this_machine()
 
 
-def output_of(kind: str, tree: Mapping[str, Any]) -> Any:
-    """Where unchecked settings say that results go; None where they do not.
-
-    >>> output_of("train", {"run": {"folder": "runs"}}), output_of("merge", {})
-    ('runs', None)
-    """
-    found: Any = tree
-    for part in OUTPUT_KEYS[kind].split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
-
-
 def gpus_asked(tree: Mapping[str, Any]) -> float:
     """The most GPUs that one actor would get, as far as unchecked settings say.
 
@@ -107,15 +61,6 @@ def gpus_asked(tree: Mapping[str, Any]) -> float:
     """
     asked = values_at(tree, _GPU_KEYS)
     return max((float(value) if isinstance(value, int | float) else value == "cuda" for value in asked), default=0.0)
-
-
-def values_at(tree: Mapping[str, Any], keys: Collection[str]) -> Iterator[Any]:
-    """What stands under one of the keys, wherever in the tree."""
-    for key, value in tree.items():
-        if key in keys:
-            yield value
-        if isinstance(value, Mapping):
-            yield from values_at(value, keys)
 
 
 def this_machine() -> ClusterShape:
