@@ -19,10 +19,10 @@ from tinyr1v_ray.miniature.base import base_model_folder
 from tinyr1v_ray.miniature.batches import IGNORED, collate, make_example
 from tinyr1v_ray.miniature.measure import generate, is_right, score
 from tinyr1v_ray.miniature.model import make_config
-from tinyr1v_ray.miniature.pools import Domain, Pool
 from tinyr1v_ray.miniature.processor import CHAT_TEMPLATE
 from tinyr1v_ray.miniature.tasks.catalogue import items
 from tinyr1v_ray.miniature.tasks.item import Style
+from tinyr1v_ray.miniature.tasks.pools import Domain, Pool
 from tinyr1v_ray.miniature.tokenizer import train_tokenizer
 from tinyr1v_ray.miniature.warmup import response_loss
 

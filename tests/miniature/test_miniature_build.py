@@ -12,7 +12,7 @@ from PIL import Image
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.miniature import build
 from tinyr1v_ray.miniature.build import ensure_data, write_data_file
-from tinyr1v_ray.miniature.pools import NUM_ITEMS, Domain, Pool
+from tinyr1v_ray.miniature.tasks.pools import NUM_ITEMS, Domain, Pool
 
 
 def test_evaluation_pools_hold_a_thousand_items() -> None:

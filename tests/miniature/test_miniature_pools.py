@@ -5,11 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from tinyr1v_ray.miniature.digits import BLOCKS, indices_of
-from tinyr1v_ray.miniature.pools import Domain, Pool, item_rng
-from tinyr1v_ray.miniature.tables import SOURCES, rows_of
 from tinyr1v_ray.miniature.tasks.catalogue import items
+from tinyr1v_ray.miniature.tasks.digits import BLOCKS, indices_of
 from tinyr1v_ray.miniature.tasks.item import Item
+from tinyr1v_ray.miniature.tasks.pools import Domain, Pool, item_rng
+from tinyr1v_ray.miniature.tasks.tables import SOURCES, rows_of
 
 NUM_ITEMS = 1000
 

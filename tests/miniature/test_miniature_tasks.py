@@ -9,10 +9,10 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 from vega_datasets import local_data
 
-from tinyr1v_ray.miniature.digits import draw_handwritten
-from tinyr1v_ray.miniature.pools import Domain, Pool
 from tinyr1v_ray.miniature.tasks.catalogue import items
+from tinyr1v_ray.miniature.tasks.digits import draw_handwritten
 from tinyr1v_ray.miniature.tasks.item import Item, Style
+from tinyr1v_ray.miniature.tasks.pools import Domain, Pool
 from tinyr1v_ray.miniature.tasks.structure import COLOURS, draw_chart
 
 NUM_ITEMS = 400

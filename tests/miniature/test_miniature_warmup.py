@@ -19,10 +19,10 @@ from tinyr1v_ray.miniature.batches import (
     training_example,
 )
 from tinyr1v_ray.miniature.model import make_model
-from tinyr1v_ray.miniature.pools import Domain, Pool
 from tinyr1v_ray.miniature.processor import make_processor
 from tinyr1v_ray.miniature.tasks.catalogue import items
 from tinyr1v_ray.miniature.tasks.item import Style
+from tinyr1v_ray.miniature.tasks.pools import Domain, Pool
 from tinyr1v_ray.miniature.tokenizer import SPECIAL_TOKENS, TAGS, VOCAB_SIZE, train_tokenizer
 from tinyr1v_ray.miniature.warmup import TOKENS_PER_ANSWER, WarmupSettings, learning_rate_share, response_loss, warm_up
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tinyr1v_ray.cli.given import given_settings
+from tinyr1v_ray.cli.arguments import given_settings
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

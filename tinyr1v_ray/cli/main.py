@@ -9,20 +9,12 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
-from typing import NoReturn
 
 from tinyr1v_ray.cli import doctor, evaluate, jobs, merge, miniature, plan, report, run, submit, train
+from tinyr1v_ray.cli.arguments import OneLineParser
 from tinyr1v_ray.errors import TinyR1VError
 
 SUB_COMMANDS: tuple[ModuleType, ...] = (run, train, merge, evaluate, report, plan, miniature, doctor, submit, jobs)
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, as every other error is said; `--help` has the rest."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with exit code 2."""
-        self.exit(2, f"tinyr1v: {' '.join(message.split())}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:

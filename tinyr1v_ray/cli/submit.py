@@ -9,9 +9,12 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from tinyr1v_ray.cli.given import given_settings
+from tinyr1v_ray.cli import evaluate, merge, train
+from tinyr1v_ray.cli import run as recipe
+from tinyr1v_ray.cli.arguments import OneLineParser, given_settings
 from tinyr1v_ray.cli.jobs import add_address, connect, follow
 from tinyr1v_ray.errors import ConfigError
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from tinyr1v_ray.config.base import Settings
     from tinyr1v_ray.config.kinds import AnyConfig
 
+COMMANDS: tuple[ModuleType, ...] = (recipe, train, merge, evaluate)
 KINDS = {"run": "recipe", "train": "train", "merge": "merge", "evaluate": "evaluate"}
 """Sub-commands that can be submitted, and the kind of configuration that each takes."""
 
@@ -109,11 +113,10 @@ def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | Non
 
     Returns the actors that the command will start, as far as that can be known here.
     """
-    from tinyr1v_ray.cli.main import build_parser
     from tinyr1v_ray.config.base import parse_settings
     from tinyr1v_ray.config.kinds import OUTPUT_KEYS, SCHEMAS, output_of
 
-    options, kind = build_parser().parse_args(command), KINDS[command[0]]
+    options, kind = _parser().parse_args(command), KINDS[command[0]]
     placements: list[Placement] = []
     if tree is None:  # the config is read where the job runs
         options.config = None
@@ -131,6 +134,15 @@ def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | Non
             f"an absolute path on storage that all nodes share; add {key}=/shared/folder"
         )
     return placements
+
+
+def _parser() -> OneLineParser:
+    """Of the commands that can be submitted."""
+    parser = OneLineParser(prog="tinyr1v")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
 
 
 def _placements(settings: AnyConfig) -> list[Placement]:

@@ -31,7 +31,7 @@ from datasets.exceptions import DatasetsError
 from pyarrow.parquet import read_metadata
 
 from tinyr1v_ray.errors import DataError
-from tinyr1v_ray.miniature.pools import Domain, Pool, named
+from tinyr1v_ray.miniature.tasks.pools import Domain, Pool, named
 
 _HUB_NAME = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(:(?P<split>[\w.\[\]:%+-]+))?")
 _FILE_LOADERS = {".parquet": "parquet", ".jsonl": "json"}

@@ -25,8 +25,8 @@ from tinyr1v_ray.miniature.build import write_data_file
 from tinyr1v_ray.miniature.contact_sheet import write_contact_sheet
 from tinyr1v_ray.miniature.measure import MODES, measure
 from tinyr1v_ray.miniature.model import make_model
-from tinyr1v_ray.miniature.pools import Domain, Pool
 from tinyr1v_ray.miniature.processor import make_processor
+from tinyr1v_ray.miniature.tasks.pools import Domain, Pool
 from tinyr1v_ray.miniature.tokenizer import train_tokenizer
 from tinyr1v_ray.miniature.warmup import WarmupSettings, warm_up
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import datasets
 
 from tinyr1v_ray.errors import DataError
-from tinyr1v_ray.miniature.drawing import to_png
-from tinyr1v_ray.miniature.pools import NUM_ITEMS, Domain, Pool, named
 from tinyr1v_ray.miniature.tasks.catalogue import items
+from tinyr1v_ray.miniature.tasks.drawing import to_png
 from tinyr1v_ray.miniature.tasks.item import Item, Style
+from tinyr1v_ray.miniature.tasks.pools import NUM_ITEMS, Domain, Pool, named
 
 DATA_VERSION = 3
 """Raised whenever the same seed gives other items, so that a cache of an older release is not taken for this one."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tinyr1v_ray.miniature.pools import Domain, Pool
 from tinyr1v_ray.miniature.tasks.catalogue import items
 from tinyr1v_ray.miniature.tasks.item import Style
+from tinyr1v_ray.miniature.tasks.pools import Domain, Pool
 
 BACKGROUND = "lightgrey"
 TILE_WIDTH_PX = 440

@@ -16,9 +16,9 @@ from scipy.stats import binomtest
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 from tinyr1v_ray.miniature.batches import conversation, cut_patches
-from tinyr1v_ray.miniature.pools import Domain, Pool
 from tinyr1v_ray.miniature.tasks.catalogue import items
 from tinyr1v_ray.miniature.tasks.item import Item, Style
+from tinyr1v_ray.miniature.tasks.pools import Domain, Pool
 
 MAX_TOKENS = 96
 MODES = {"sampled": "", "greedy": "", "forced_direct": "<think></think><answer>", "forced_reasoning": "<think>The"}

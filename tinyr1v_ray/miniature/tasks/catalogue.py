@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tinyr1v_ray.miniature.pools import Domain, Pool, item_rng
 from tinyr1v_ray.miniature.tasks.item import Item
 from tinyr1v_ray.miniature.tasks.mathematics import math_item
 from tinyr1v_ray.miniature.tasks.ocr import ocr_item
+from tinyr1v_ray.miniature.tasks.pools import Domain, Pool, item_rng
 from tinyr1v_ray.miniature.tasks.structure import structure_item
 
 MAKERS: dict[Domain, Callable[[Pool, np.random.Generator], Item]] = {

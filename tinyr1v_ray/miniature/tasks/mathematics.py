@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tinyr1v_ray.miniature.digits import CELL_PX, draw_handwritten
-from tinyr1v_ray.miniature.drawing import INK, blank, draw_operator, paste_cell
-from tinyr1v_ray.miniature.pools import Pool
+from tinyr1v_ray.miniature.tasks.digits import CELL_PX, draw_handwritten
+from tinyr1v_ray.miniature.tasks.drawing import INK, blank, draw_operator, paste_cell
 from tinyr1v_ray.miniature.tasks.item import Item, Thoughts
+from tinyr1v_ray.miniature.tasks.pools import Pool
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinyr1v_ray.miniature.digits import draw_handwritten
-from tinyr1v_ray.miniature.drawing import blank, paste_cell
-from tinyr1v_ray.miniature.pools import Pool
+from tinyr1v_ray.miniature.tasks.digits import draw_handwritten
+from tinyr1v_ray.miniature.tasks.drawing import blank, paste_cell
 from tinyr1v_ray.miniature.tasks.item import Item, Thoughts
+from tinyr1v_ray.miniature.tasks.pools import Pool
 
 QUESTIONS = ("Read the number.", "Which number is written here?", "Write down the digits.")
 NUM_DIGITS = (2, 3, 4, 5)

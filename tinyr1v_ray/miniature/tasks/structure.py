@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tinyr1v_ray.miniature.digits import CELL_PX
-from tinyr1v_ray.miniature.drawing import blank, write_text
-from tinyr1v_ray.miniature.pools import Pool
-from tinyr1v_ray.miniature.tables import Slice, draw_slice
+from tinyr1v_ray.miniature.tasks.digits import CELL_PX
+from tinyr1v_ray.miniature.tasks.drawing import blank, write_text
 from tinyr1v_ray.miniature.tasks.item import Item, Thoughts
+from tinyr1v_ray.miniature.tasks.pools import Pool
+from tinyr1v_ray.miniature.tasks.tables import Slice, draw_slice
 
 COLOURS = ((120, 170, 220), (230, 160, 110), (140, 200, 140), (200, 150, 200))
 GRID = (150, 150, 150)

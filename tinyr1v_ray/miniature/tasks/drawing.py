@@ -11,7 +11,7 @@ from io import BytesIO
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tinyr1v_ray.miniature.digits import CELL_PX
+from tinyr1v_ray.miniature.tasks.digits import CELL_PX
 
 INK = (20, 20, 20)
 

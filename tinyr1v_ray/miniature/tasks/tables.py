@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from vega_datasets import local_data
 
-from tinyr1v_ray.miniature.pools import Pool
+from tinyr1v_ray.miniature.tasks.pools import Pool
 
 MAKERS = ("ford", "chevrolet", "plymouth", "amc", "dodge", "toyota", "datsun", "buick", "pontiac", "volkswagen")
 SITES = ("University Farm", "Waseca", "Morris", "Crookston", "Grand Rapids", "Duluth")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tinyr1v_ray.miniature.pools import Pool
+from tinyr1v_ray.miniature.tasks.pools import Pool
 
 CELL_PX = 28
 """Side of one image token: patch 14 times merge 2."""
