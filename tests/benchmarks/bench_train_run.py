@@ -231,13 +231,15 @@ def _train_bare(actor: Any, batch: TrainBatch, config: TrainConfig) -> float:
     import torch
 
     from tinyr1v_ray.algorithms.policy_loss import policy_loss
-    from tinyr1v_ray.learner.base_model import load_base_model
+    from tinyr1v_ray.data.model_folder import folder_family
     from tinyr1v_ray.learner.policy import PolicyModel
+    from tinyr1v_ray.models.loading import load_model
 
     learner, settings = actor._learner, config.learner
     if not hasattr(actor, "bare"):
-        model = load_base_model(learner._model_folder)
-        policy = PolicyModel(model, config.rollout.temperature, settings.logprob_chunk_tokens).train()
+        family = folder_family(learner._model_folder, config.model.family)
+        model = load_model(learner._model_folder, family)
+        policy = PolicyModel(model, family, config.rollout.temperature, settings.logprob_chunk_tokens).train()
         actor.bare = policy, torch.optim.AdamW(policy.parameters(), lr=settings.learning_rate, fused=True)
     policy, optimizer = actor.bare
     builder = learner._builder

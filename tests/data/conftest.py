@@ -38,7 +38,8 @@ def build_model_folder(folder: Path) -> Path:
     processor = Qwen2_5_VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(), chat_template=TEMPLATE)
     processor.save_pretrained(folder)
     ids = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
-    config = {"model_type": "qwen2_5_vl", "vocab_size": 272, "image_token_id": ids[5]}
+    architectures = ["Qwen2_5_VLForConditionalGeneration"]
+    config = {"architectures": architectures, "vocab_size": 272, "image_token_id": ids[5]}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [ids[2], ids[0]]}))
     save_file({"model.embed_tokens.weight": np.zeros((272, 4), np.float32)}, str(folder / "model.safetensors"))

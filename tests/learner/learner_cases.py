@@ -171,7 +171,7 @@ class TorchTwin:
         inputs: dict[str, Any] = {"input_ids": input_ids}
         if prompt.images:
             pixels = self.processor.pixel_inputs([open_image(image) for image in prompt.images])
-            inputs |= {"pixel_values": pixels.pixel_values, "image_grid_thw": pixels.image_grid_thw}
+            inputs |= pixels
         inputs["mm_token_type_ids"] = (input_ids == self.processor.image_token_id).int()
         logits = model(**inputs, use_cache=False).logits[0] / self.config.rollout.temperature
         num_tokens = len(token_ids)
@@ -230,9 +230,8 @@ class TorchTwin:
         return cost_T.sum() / (minibatch.num_loss_rows * self.config.rollout.max_tokens)
 
     def weights(self) -> dict[str, np.ndarray]:
-        from tinyr1v_ray.learner.weight_files import published_name
-
-        return {published_name(n): p.detach().numpy().copy() for n, p in self.model.named_parameters()}
+        name = self.processor.family.published_name
+        return {name(n): p.detach().numpy().copy() for n, p in self.model.named_parameters()}
 
 
 def mixed_batches(folder: Path) -> list[TrainBatch]:

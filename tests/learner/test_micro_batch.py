@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyr1v_ray.learner import micro_batch as micro_batches
-from tinyr1v_ray.learner.base_model import load_base_model
 from tinyr1v_ray.learner.micro_batch import MicroBatch, build_micro_batch, choose_segment_size, pack
 from tinyr1v_ray.learner.pixels import PixelCache
-from tinyr1v_ray.learner.policy import attention_mask, make_inputs
+from tinyr1v_ray.learner.policy import make_inputs
 from tinyr1v_ray.learner.prompt_tokens import Layout
+from tinyr1v_ray.models.family import ImageTokens
+from tinyr1v_ray.models.loading import load_model
 from tinyr1v_ray.types import Completion, Finish, ImageRef, Prompt, TrainGroup, TrainRow
 
 IMAGE = 7
-LAYOUT = Layout(image_token_id=IMAGE, pad_token_id=0, merge_size=2, hidden_size=64, max_length=128)
+LAYOUT = Layout(image_token_id=IMAGE, pad_token_id=0, num_position_axes=3, hidden_size=64, max_length=128)
 NO_PIXELS: Any = None  # for batches without images
 
 
@@ -46,17 +47,21 @@ def group_lists(draw: st.DrawFn) -> list[TrainGroup]:
     return groups
 
 
-def grids_of(groups: list[TrainGroup]) -> dict[str, tuple[int, int, int]]:
-    images = [image for group in groups for image in group.prompt.images]
-    return {image.sha256: (1, image.height_px // 14, image.width_px // 14) for image in images}
+def tokens_of(groups: list[TrainGroup]) -> dict[str, ImageTokens]:
+    """Rows and columns of merged patches, written out."""
+    tokens = {}
+    for image in (image for group in groups for image in group.prompt.images):
+        cells = [(0, row, column) for row in range(image.height_px // 28) for column in range(image.width_px // 28)]
+        ids = np.full(len(cells), IMAGE, np.int64)
+        tokens[image.sha256] = ImageTokens(ids, np.array(cells).T, np.ones(len(cells), bool))
+    return tokens
 
 
 def visible(batch: MicroBatch, flat: int) -> list[int]:
     """Flat indices that position `flat` sees, by the mask that the model gets."""
     width = batch.token_ids_RL.shape[1]
     row, column = divmod(flat, width)
-    inputs = make_inputs(batch, NO_PIXELS)
-    mask = attention_mask(inputs)
+    mask = make_inputs(batch, NO_PIXELS).attention_mask()
     seen = np.arange(width) <= column if mask is None else mask[row, 0, column].numpy()
     return [row * width + int(j) for j in np.flatnonzero(seen)]
 
@@ -67,9 +72,9 @@ def test_each_target_sees_its_prompt_and_its_own_completion(groups: list[TrainGr
     """By brute force: what the predicting position sees, in order, is the row written out by itself."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(micro_batches, "choose_segment_size", lambda *_: size)
-        built = build_micro_batch(groups, grids_of(groups), LAYOUT)
+        built = build_micro_batch(groups, tokens_of(groups), LAYOUT)
     batch = MicroBatch(**{**vars(built), "images": ()})
-    flat_ids, flat_positions = batch.token_ids_RL.reshape(-1), batch.position_ids_3RL.reshape(3, -1)
+    flat_ids, flat_positions = batch.token_ids_RL.reshape(-1), batch.position_ids_ARL.reshape(3, -1)
     feature_of = dict(zip(batch.image_slot_N.tolist(), batch.feature_N.tolist(), strict=True))
     first_feature, total = {}, 0
     for image in built.images:
@@ -102,26 +107,26 @@ def test_each_target_sees_its_prompt_and_its_own_completion(groups: list[TrainGr
 
 def test_positions_are_those_of_the_model_class(model_folder: Path) -> None:
     """Multimodal rotary positions of prompts and completions against transformers' `get_rope_index`."""
-    model = load_base_model(model_folder)
-    config = cases.make_config()
-    pixels = PixelCache(cases.TorchTwin(model_folder, config).processor)
-    layout = Layout(cases.image_token_id(model_folder), 0, 2, 64, 256)
+    processor = cases.TorchTwin(model_folder, cases.make_config()).processor
+    model = load_model(model_folder, processor.family)
+    pixels = PixelCache(processor)
+    layout = Layout(cases.image_token_id(model_folder), 0, 3, 64, 256)
     for group in cases.make_minibatch(model_folder, 8).groups:
         for row in group.rows:
-            batch = build_micro_batch([TrainGroup(group.prompt, (row,))], pixels.grids(group.prompt.images), layout)
+            batch = build_micro_batch([TrainGroup(group.prompt, (row,))], pixels.tokens(group.prompt.images), layout)
             ids = torch.from_numpy(batch.token_ids_RL)
-            grid = torch.tensor(list(pixels.grids(group.prompt.images).values())) if group.prompt.images else None
+            grid = pixels.inputs(group.prompt.images)["image_grid_thw"] if group.prompt.images else None
             kinds = (ids == layout.image_token_id).int()
             expected, _ = model.model.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid)
-            assert torch.equal(torch.from_numpy(batch.position_ids_3RL), expected)
+            assert torch.equal(torch.from_numpy(batch.position_ids_ARL), expected)
 
 
 def test_the_cheapest_segment_size_is_chosen() -> None:
     """Long prompts are shared by all completions, long completions by none, and rows stay within the length limit."""
-    layout = Layout(IMAGE, 0, 2, hidden_size=64, max_length=4000)
+    layout = Layout(IMAGE, 0, 3, hidden_size=64, max_length=4000)
     assert choose_segment_size([(1000, [20] * 8)], layout) == 8
     assert choose_segment_size([(4, [900] * 8)], layout) == 0
-    assert choose_segment_size([(1000, [20] * 8)], Layout(IMAGE, 0, 2, 64, max_length=1045)) == 2
+    assert choose_segment_size([(1000, [20] * 8)], Layout(IMAGE, 0, 3, 64, max_length=1045)) == 2
     assert choose_segment_size([(10, [5])], layout) == 0
 
 
@@ -132,8 +137,8 @@ def test_segment_size_by_the_cost_written_out() -> None:
     Two: 2 * 70 * (48 + 70) = 16520. Four: 110 * (48 + 110) = 17380. So alone; with hidden 64: 4 is cheapest.
     """
     shapes = [(30, [20, 20, 20, 20])]
-    assert choose_segment_size(shapes, Layout(IMAGE, 0, 2, hidden_size=8, max_length=500)) == 0
-    assert choose_segment_size(shapes, Layout(IMAGE, 0, 2, hidden_size=64, max_length=500)) == 4
+    assert choose_segment_size(shapes, Layout(IMAGE, 0, 3, hidden_size=8, max_length=500)) == 0
+    assert choose_segment_size(shapes, Layout(IMAGE, 0, 3, hidden_size=64, max_length=500)) == 4
 
 
 @settings(max_examples=100)

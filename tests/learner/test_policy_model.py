@@ -10,11 +10,11 @@ import torch
 from tinyr1v_ray.data.processor import load_processor
 from tinyr1v_ray.errors import LearnerError
 from tinyr1v_ray.learner import micro_batch as micro_batches
-from tinyr1v_ray.learner.base_model import load_base_model
 from tinyr1v_ray.learner.micro_batch import build_micro_batch, idle_micro_batch
 from tinyr1v_ray.learner.pixels import PixelCache
 from tinyr1v_ray.learner.policy import PolicyInputs, PolicyModel, make_inputs
 from tinyr1v_ray.learner.prompt_tokens import Layout
+from tinyr1v_ray.models.loading import load_model
 from tinyr1v_ray.types import TrainGroup
 
 
@@ -24,14 +24,16 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.config = cases.make_config()
         self.twin = cases.TorchTwin(folder, self.config)
-        self.policy = PolicyModel(load_base_model(folder), cases.TEMPERATURE, 16)
-        self.pixels = PixelCache(load_processor(folder, self.config.model))
-        self.layout = Layout(cases.image_token_id(folder), 0, 2, 64, 256)
+        processor = load_processor(folder, self.config.model)
+        model = load_model(folder, processor.family)
+        self.policy = PolicyModel(model, processor.family, cases.TEMPERATURE, 16)
+        self.pixels = PixelCache(processor)
+        self.layout = Layout(cases.image_token_id(folder), 0, 3, 64, 256)
         self.groups = cases.make_minibatch(folder, 3).groups
 
     def inputs(self, groups: tuple[TrainGroup, ...]) -> PolicyInputs:
-        grids = self.pixels.grids(image for group in groups for image in group.prompt.images)
-        return make_inputs(build_micro_batch(groups, grids, self.layout), self.pixels)
+        tokens = self.pixels.tokens(image for group in groups for image in group.prompt.images)
+        return make_inputs(build_micro_batch(groups, tokens, self.layout), self.pixels)
 
     def plain(self, groups: tuple[TrainGroup, ...]) -> torch.Tensor:
         rows = [(group.prompt, row.completion.token_ids_T) for group in groups for row in group.rows]
@@ -93,7 +95,7 @@ def test_the_same_image_in_two_groups_is_encoded_once(bench: Bench, model_folder
     image_id = cases.image_token_id(model_folder)
     groups = (cases.make_group([image], 1, 2, image_id), cases.make_group([image, image], 2, 3, image_id))
     inputs = bench.inputs(groups)
-    assert inputs.pixel_values is not None and len(inputs.pixel_values) == 8
+    assert inputs.pixels is not None and len(inputs.pixels["pixel_values"]) == 8
     with torch.no_grad():
         assert torch.allclose(bench.policy(inputs).double(), bench.plain(groups), atol=2e-5, rtol=0)
 
@@ -137,13 +139,13 @@ def test_a_wrong_image_token_count_is_an_error(bench: Bench, model_folder: Path)
 
 def test_patches_are_decoded_once_and_the_oldest_leave(model_folder: Path) -> None:
     config = cases.make_config()
-    cache = PixelCache(load_processor(model_folder, config.model), max_bytes=2 * 8 * 1176 * 4)
+    cache = PixelCache(load_processor(model_folder, config.model), max_bytes=2 * (8 * 1176 * 4 + 3 * 8))
     images = [cases.make_image(model_folder, 500 + k, 56, 28) for k in range(3)]
-    cache.patches(images[0]), cache.patches(images[1]), cache.patches(images[0])
+    cache.inputs([images[0], images[1], images[0]])
     assert cache.num_decoded == 2
-    cache.patches(images[2])  # images[1] was used least recently
-    cache.patches(images[0])
+    cache.inputs([images[2]])  # images[1] was used least recently
+    cache.inputs([images[0]])
     assert cache.num_decoded == 3
-    cache.patches(images[1])
+    cache.inputs([images[1]])
     assert cache.num_decoded == 4
-    assert np.isfinite(cache.patches(images[1]).numpy()).all()
+    assert np.isfinite(cache.inputs([images[1]])["pixel_values"].numpy()).all()

@@ -14,15 +14,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tinyr1v_ray.errors import CheckpointError, RunFolderError
-from tinyr1v_ray.learner.base_model import load_base_model
 from tinyr1v_ray.learner.export import write_export
 from tinyr1v_ray.learner.full_weights import FullWeights
 from tinyr1v_ray.learner.weight_files import write_safetensors
+from tinyr1v_ray.models.loading import load_model
+from tinyr1v_ray.models.qwen2_5_vl import Qwen25VL
 
 
 def test_names_and_values_are_those_of_save_pretrained(model_folder: Path, tmp_path: Path) -> None:
     """The file that transformers wrote and ours hold the same tensors; the tied head is in neither."""
-    weights = FullWeights(load_base_model(model_folder), 2, torch.float32)
+    weights = FullWeights(load_model(model_folder, Qwen25VL()), Qwen25VL(), 2, torch.float32)
     path = tmp_path / "weights.safetensors"
     write_safetensors(path, weights.shapes, weights, {"version": "7"})
     ours, theirs = load_file(path), load_file(model_folder / "model.safetensors")

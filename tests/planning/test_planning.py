@@ -377,8 +377,9 @@ def test_an_evaluation_s_mean_answer_is_within_its_longest(capsys):
     assert "is longer than sampling.max_tokens" in capsys.readouterr().err
 
 
-def test_a_plan_of_a_training_loads_nothing_heavy():
-    """Fast, and the same where torch, Ray or vLLM are not installed."""
+def test_a_plan_of_a_training_loads_nothing_heavy_once_the_model_was_counted():
+    """Fast, and the same where Ray, vLLM or DeepSpeed are not installed."""
+    plan(MATH)
     names = "('torch', 'ray', 'vllm', 'deepspeed', 'transformers', 'datasets')"
     blocked = f"import sys\nfor name in {names}:\n    sys.modules[name] = None\n"
     code = f"{blocked}from tinyr1v_ray.cli.main import main\nsys.exit(main(['plan', '--config', {str(MATH)!r}]))"

@@ -3,13 +3,15 @@
 import json
 import math
 import struct
+from dataclasses import replace
 
 import pytest
 
 from tinyr1v_ray.errors import ModelError
 from tinyr1v_ray.merging.names import canonical_name
 from tinyr1v_ray.miniature.base import base_model_folder
-from tinyr1v_ray.planning.shapes import KNOWN, VisionShape, find_shape, shape_from_config
+from tinyr1v_ray.planning import shapes
+from tinyr1v_ray.planning.shapes import KNOWN, find_shape, shape_from_config
 
 
 def stored_shapes(path):
@@ -23,14 +25,14 @@ def stored_shapes(path):
 def test_the_miniature_tensor_by_tensor():
     stored = stored_shapes(base_model_folder() / "model.safetensors")
     shape = find_shape("miniature")
-    assert {canonical_name(name): dims for name, dims in shape.tensors()} == stored
+    assert {canonical_name(name): dims for name, dims in shape.tensors} == stored
     assert shape.num_parameters == sum(math.prod(dims) for dims in stored.values())
 
 
 def test_published_models_have_the_published_number_of_parameters():
     """The sizes of their safetensors: 7,509,245,952 and 16,584,333,312 bytes in bfloat16."""
-    assert KNOWN["Qwen/Qwen2.5-VL-3B-Instruct"].num_parameters * 2 == 7_509_245_952
-    assert KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"].num_parameters * 2 == 16_584_333_312
+    assert find_shape("Qwen/Qwen2.5-VL-3B-Instruct").num_parameters * 2 == 7_509_245_952
+    assert find_shape("Qwen/Qwen2.5-VL-7B-Instruct").num_parameters * 2 == 16_584_333_312
 
 
 def test_cache_and_flops_of_3b_by_hand():
@@ -43,28 +45,43 @@ def test_cache_and_flops_of_3b_by_hand():
 def test_the_old_flat_config_means_the_same_as_the_nested_one():
     """As published for 3B: text keys at the top, `in_chans`, and a vision section that leaves defaults out."""
     flat = {
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
         "hidden_size": 2048, "num_hidden_layers": 36, "intermediate_size": 11008, "num_attention_heads": 16,
         "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True, "max_position_embeddings": 128000,
         "vision_config": {"hidden_size": 1280, "in_chans": 3, "out_hidden_size": 2048, "spatial_patch_size": 14},
     }  # fmt: skip
     name = "Qwen/Qwen2.5-VL-3B-Instruct"
-    assert shape_from_config(name, flat) == KNOWN[name]
-    text = {key: value for key, value in flat.items() if key != "vision_config"}
-    assert shape_from_config(name, {"text_config": text, "vision_config": flat["vision_config"]}) == KNOWN[name]
-
-
-def test_vision_defaults_are_those_of_transformers():
-    from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
-
-    theirs = Qwen2_5_VLVisionConfig()
-    ours = VisionShape()
-    assert {name: getattr(theirs, name) for name in VisionShape.__dataclass_fields__} == vars(ours)
+    assert shape_from_config(name, flat) == find_shape(name)
+    nested = {
+        "architectures": flat["architectures"],
+        "tie_word_embeddings": True,
+        "vision_config": flat["vision_config"],
+    }
+    text = {key: value for key, value in flat.items() if key not in nested}
+    assert shape_from_config(name, {**nested, "text_config": text}) == find_shape(name)
 
 
 def test_a_folder_that_is_to_be_made_has_the_shapes_of_the_size_in_its_name():
-    assert find_shape("runs/tiny_r1v_3b") == KNOWN["Qwen/Qwen2.5-VL-3B-Instruct"]
-    assert find_shape("models/Qwen2.5-VL-7B-Instruct") == KNOWN["Qwen/Qwen2.5-VL-7B-Instruct"]
+    assert find_shape("runs/tiny_r1v_3b") == find_shape("Qwen/Qwen2.5-VL-3B-Instruct")
+    assert find_shape("models/Qwen2.5-VL-7B-Instruct") == find_shape("Qwen/Qwen2.5-VL-7B-Instruct")
     assert find_shape("runs/mine", "miniature").num_parameters == find_shape("miniature").num_parameters
+
+
+def test_what_was_counted_is_kept_and_read_as_it_was(monkeypatch, tmp_path):
+    """Also under another name, after damage, and where nothing can be kept; another config.json is another model."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(shapes, "_counted", shapes._counted.__wrapped__)
+    counted = find_shape("miniature")
+    [kept] = (tmp_path / "tinyr1v_ray" / "shapes").iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(shapes, "count_shape", None)
+        assert find_shape("miniature") == counted
+        assert find_shape(str(base_model_folder())) == replace(counted, name=str(base_model_folder()))
+    kept.write_text("{")
+    assert find_shape("miniature") == counted and kept.stat().st_size > 1000
+    assert find_shape("Qwen/Qwen2.5-VL-3B-Instruct") != counted and len(list(kept.parent.iterdir())) == 2
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
+    assert find_shape("miniature") == counted
 
 
 @pytest.mark.parametrize("path", ["somebody/Other-3B", "runs/mine", "no such model"])
@@ -76,8 +93,10 @@ def test_an_unknown_model_is_one_line(path):
 
 
 def test_a_config_that_lacks_a_number_is_named(tmp_path):
-    (tmp_path / "config.json").write_text('{"hidden_size": 64}')
-    with pytest.raises(ModelError, match="without num_hidden_layers"):
+    config = dict(KNOWN["Qwen/Qwen2.5-VL-3B-Instruct"])
+    del config["num_hidden_layers"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"without num_hidden_layers; it is a Qwen2\.5-VL's"):
         find_shape(str(tmp_path))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be read"):

@@ -25,8 +25,8 @@ def spawn_rollout(
 
 
 def spawn_scorer(spec: ActorSpec, config: TrainConfig) -> ActorHandle:
-    """A scorer; it holds no state, the pool replaces it. It finds a user's function where the driver would."""
-    return _spawn(ScorerActor, spec, 1, config, PYTHONPATH=search_path())
+    """A scorer; it holds no state, the pool replaces it."""
+    return _spawn(ScorerActor, spec, 1, config)
 
 
 def spawn_learner(spec: ActorSpec, config: TrainConfig, model_folder: Path) -> ActorHandle:
@@ -39,9 +39,9 @@ def kill(actor: ActorHandle) -> None:
     ray.kill(actor, no_restart=True)
 
 
-def _spawn(plain: type, spec: ActorSpec, max_concurrency: int, *arguments: Any, **own_environment: str) -> ActorHandle:
+def _spawn(plain: type, spec: ActorSpec, max_concurrency: int, *arguments: Any) -> ActorHandle:
     environment = {
-        **own_environment,
+        "PYTHONPATH": search_path(),  # a user's own functions and families are found where the driver finds them
         "OMP_NUM_THREADS": str(spec.num_threads),
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",

@@ -1,4 +1,4 @@
-"""Folders that a setting names: how they are written, and whether one that is to be made can be."""
+"""Folders that a setting names, whether one that is to be made can be, and the one of what is kept between runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from pydantic import AfterValidator
 
 Folder = Annotated[str, AfterValidator(os.path.expanduser)]
 """A folder, or the name of a model, which may be one; a leading `~` is the home of whoever reads the settings."""
+
+
+def default_cache_folder() -> Path:
+    """Where what was drawn, converted or counted is kept between runs:
+    `$XDG_CACHE_HOME/tinyr1v_ray`, else under `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyr1v_ray"
 
 
 def why_not_creatable(folder: Path) -> str:

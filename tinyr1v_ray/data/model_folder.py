@@ -14,12 +14,13 @@ from typing import Any
 
 from tinyr1v_ray.errors import ModelError
 from tinyr1v_ray.miniature.base import base_model_folder
+from tinyr1v_ray.models.family import ModelFamily
+from tinyr1v_ray.models.registry import find_family
 
 MINIATURE = "miniature"
 _HUB_NAME = re.compile(r"(?!(runs|models)/)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """owner/name; what is written as below runs/ or models/ is a folder, be it there or not."""
 _EMBEDDING_ENDING = "embed_tokens.weight"
-_IMAGE_TOKEN = "<|image_pad|>"
 _MAX_HEADER_BYTES = 100_000_000
 _REQUIRED = {
     "configuration": (("config.json",),),
@@ -30,13 +31,14 @@ _REQUIRED = {
 """What a folder must hold: for each part, one of several sets of files."""
 
 
-def resolve_model_folder(path: str) -> Path:
+def resolve_model_folder(path: str, own_family: str = "") -> Path:
     """Folder of `miniature` (shipped with the package), a local folder, or a hub name (downloaded once); checked.
 
-    Raises ModelError when nothing is there, a part is missing, or model and tokenizer do not fit.
+    `own_family` is the setting `model.family`. Raises ModelError when nothing is there, a part is missing, the model is
+    of no known family, or model and tokenizer do not fit.
     """
     folder = fetch_model_folder(path)
-    check_model_folder(folder)
+    check_model_folder(folder, own_family)
     return folder
 
 
@@ -78,14 +80,19 @@ def is_hub_name(path: str) -> bool:
     return _HUB_NAME.fullmatch(path) is not None
 
 
-def check_model_name(path: str) -> None:
+def check_model_name(path: str, own_family: str = "") -> None:
     """Raise ModelError when a name means nothing, or a folder that is here is no model; the hub is not asked."""
     if (folder := find_model_folder(path)) is not None:
-        check_model_folder(folder)
+        check_model_folder(folder, own_family)
 
 
-def check_model_folder(folder: Path) -> None:
-    """Whether the parts are there and the embedding has a row for every token; raises ModelError."""
+def folder_family(folder: Path, own_family: str = "") -> ModelFamily:
+    """The family of the model in a folder; raises ModelError when it is of none that is known."""
+    return find_family(read_json(folder / "config.json"), str(folder), own_family)
+
+
+def check_model_folder(folder: Path, own_family: str = "") -> None:
+    """Whether the parts are there, of a known family, and every token has an embedding; raises ModelError."""
     for part, choices in _REQUIRED.items():
         if not any(all((folder / name).is_file() for name in names) for names in choices):
             wanted = " or ".join(" and ".join(names) for names in choices)
@@ -93,8 +100,9 @@ def check_model_folder(folder: Path) -> None:
                 f"model folder {folder} has no {part}; it holds {wanted}; save the {part} there or correct model.path"
             )
     config = read_json(folder / "config.json")
+    family = find_family(config, str(folder), own_family)
     tokens = _token_ids(folder)
-    num_rows = _num_embedding_rows(folder, config)
+    num_rows = _num_embedding_rows(folder, config, family)
     largest = max(tokens, key=tokens.__getitem__)
     if tokens[largest] >= num_rows:
         raise ModelError(
@@ -102,10 +110,10 @@ def check_model_folder(folder: Path) -> None:
             f"({largest!r}); every token has a row; use the tokenizer that the model was trained with"
         )
     image_id = config.get("image_token_id")
-    if tokens.get(_IMAGE_TOKEN) is None or image_id != tokens[_IMAGE_TOKEN]:
+    if tokens.get(family.image_token) is None or image_id != tokens[family.image_token]:
         raise ModelError(
-            f"model folder {folder} has image_token_id {image_id} but its tokenizer has {_IMAGE_TOKEN} at "
-            f"{tokens.get(_IMAGE_TOKEN)}; they are the same; use the tokenizer that the model was trained with"
+            f"model folder {folder} has image_token_id {image_id} but its tokenizer has {family.image_token} at "
+            f"{tokens.get(family.image_token)}; they are the same; use the tokenizer that the model was trained with"
         )
 
 
@@ -152,9 +160,9 @@ def _added_tokens(folder: Path) -> dict[str, int]:
     return {entry["content"]: int(token_id) for token_id, entry in entries.items()}
 
 
-def _num_embedding_rows(folder: Path, config: Mapping[str, Any]) -> int:
+def _num_embedding_rows(folder: Path, config: Mapping[str, Any], family: ModelFamily) -> int:
     """Rows of the input embedding by the weights' header; they must agree with the configuration."""
-    shape = _embedding_shape(folder)
+    shape = _embedding_shape(folder, family)
     declared = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
     if declared is not None and declared != shape[0]:
         raise ModelError(
@@ -164,7 +172,7 @@ def _num_embedding_rows(folder: Path, config: Mapping[str, Any]) -> int:
     return shape[0]
 
 
-def _embedding_shape(folder: Path) -> list[int]:
+def _embedding_shape(folder: Path, family: ModelFamily) -> list[int]:
     index_path = folder / "model.safetensors.index.json"
     files = ["model.safetensors"]
     if not (folder / files[0]).is_file():
@@ -181,7 +189,7 @@ def _embedding_shape(folder: Path) -> list[int]:
             if name.endswith(_EMBEDDING_ENDING) and "visual" not in name:
                 return list(entry["shape"])
     raise ModelError(
-        f"model folder {folder} has no tensor named *.{_EMBEDDING_ENDING}; it is a Qwen2.5-VL model; correct model.path"
+        f"model folder {folder} has no tensor named *.{_EMBEDDING_ENDING}; a {family.name} has; correct model.path"
     )
 
 

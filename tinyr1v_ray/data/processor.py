@@ -6,34 +6,28 @@ The learner and every engine build theirs from the same folder and limits, and s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from PIL import Image
-from transformers import AutoProcessor
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from tinyr1v_ray.config.train import ModelSettings
-from tinyr1v_ray.data.model_folder import check_context, read_json
+from tinyr1v_ray.data.model_folder import check_context, folder_family, read_json
 from tinyr1v_ray.errors import DataError, ModelError
+from tinyr1v_ray.models.family import Tensors
 from tinyr1v_ray.types import ImageRef
-
-if TYPE_CHECKING:
-    import torch
 
 IMAGE_MARK = "<image>"
 """Where a question wants its images; a question without marks gets them in front."""
 
 
-class PixelInputs(NamedTuple):
-    """What the vision tower takes: patches [num_patches, 3 * 2 * 14 * 14] and each image's grid (t, h, w)."""
-
-    pixel_values: torch.Tensor
-    image_grid_thw: torch.Tensor
+_NUM_SIZES = 256
+"""Sizes of images whose tokens are remembered."""
 
 
 class PromptProcessor:
-    """Turns questions into token ids and images into patches.
+    """Turns questions into token ids and images into what the model's family makes of them.
 
     `eos_token_ids` are all ids that end an answer (generation config first), `image_token_id` is the placeholder.
     Raises ModelError when transformers cannot load the folder or the template is missing.
@@ -41,42 +35,28 @@ class PromptProcessor:
 
     def __init__(self, folder: Path, settings: ModelSettings) -> None:
         self.folder = folder
-        self.min_pixels, self.max_pixels = settings.min_pixels, settings.max_pixels
-        size = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
+        self.family = folder_family(folder, settings.family)
         try:
-            self.processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=False, size=size)
+            self.processor = self.family.load_processor(folder, settings)
         except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
-                f"processor of {folder} cannot be loaded: {reason}; it is a Qwen2.5-VL processor; restore it"
+                f"processor of {folder} cannot be loaded: {reason}; it is a {self.family.name}'s; restore it"
             ) from error
         self.tokenizer = self.processor.tokenizer
         if not getattr(self.processor, "chat_template", None):
             raise ModelError(
                 f"model folder {folder} has no chat template; prompts are made by it; add chat_template.jinja"
             )
-        self.image_token_id = int(self.processor.image_token_id)
+        self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.family.image_token))
+        self.image_tokens = lru_cache(maxsize=_NUM_SIZES)(partial(self.family.image_tokens, self.processor))
         self.eos_token_ids = _eos_token_ids(folder, self.tokenizer)
         pad = self.tokenizer.pad_token_id
         self.pad_token_id = int(self.eos_token_ids[0] if pad is None else pad)
 
-    @property
-    def engine_settings(self) -> dict[str, dict[str, int]]:
-        """The pixel limits as vLLM's `mm_processor_kwargs`."""
-        return {"size": {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}}
-
-    def grid_thw(self, width_px: int, height_px: int) -> tuple[int, int, int]:
-        """Patches of an image in time (1), height and width after the processor's resizing."""
-        images = self.processor.image_processor
-        height, width = smart_resize(
-            height_px, width_px, images.patch_size * images.merge_size, self.min_pixels, self.max_pixels
-        )
-        return 1, height // images.patch_size, width // images.patch_size
-
     def num_image_tokens(self, width_px: int, height_px: int) -> int:
-        """Placeholder tokens that the language model sees for an image: merged patches."""
-        _, height, width = self.grid_thw(width_px, height_px)
-        return height * width // self.processor.image_processor.merge_size**2
+        """Tokens that the language model sees for an image."""
+        return len(self.image_tokens(width_px, height_px))
 
     def render(self, question: str, num_images: int, system_prompt: str = "") -> str:
         """The conversation as the model reads it, up to where its answer starts.
@@ -102,17 +82,16 @@ class PromptProcessor:
         return token_ids
 
     def expand(self, token_ids: Sequence[int], images: Sequence[ImageRef]) -> list[int]:
-        """Token ids as the language model sees them: each placeholder repeated as its image's tokens."""
-        counts = iter([image.num_tokens for image in images])
+        """Token ids as the language model sees them: each placeholder replaced by its image's tokens."""
+        shown = iter([self.image_tokens(image.width_px, image.height_px).token_ids_N for image in images])
         expanded: list[int] = []
         for token_id in token_ids:
-            expanded.extend([token_id] * (next(counts) if token_id == self.image_token_id else 1))
+            expanded.extend(next(shown).tolist() if token_id == self.image_token_id else [token_id])
         return expanded
 
-    def pixel_inputs(self, images: Sequence[Image.Image]) -> PixelInputs:
-        """Patches of at least one RGB image, in order."""
-        outputs = self.processor.image_processor(images=list(images), return_tensors="pt")
-        return PixelInputs(outputs["pixel_values"], outputs["image_grid_thw"])
+    def pixel_inputs(self, images: Sequence[Image.Image]) -> Tensors:
+        """What the vision tower takes of at least one RGB image, in order."""
+        return self.family.pixel_inputs(self.processor, images)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of sampled ids, special tokens left out."""

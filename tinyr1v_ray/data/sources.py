@@ -10,7 +10,6 @@ What exists on disk is taken before what looks like a hub name.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,11 +73,6 @@ class Source:
     name: str
     dataset: Dataset
     base_folder: Path
-
-
-def default_cache_folder() -> Path:
-    """Where drawn and converted data is kept between runs: `$XDG_CACHE_HOME/tinyr1v_ray`, else under `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyr1v_ray"
 
 
 def parse_source(text: str, purpose: str) -> SourceName:

@@ -10,6 +10,7 @@ from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 from torch import Tensor, nn
 
 from tinyr1v_ray.learner.weight_files import published_parameters
+from tinyr1v_ray.models.family import ModelFamily
 
 
 class FullWeights:
@@ -20,18 +21,18 @@ class FullWeights:
     trained ones until `restore_masters`.
     """
 
-    def __init__(self, model: nn.Module, zero_stage: int, dtype: torch.dtype) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, family: ModelFamily, zero_stage: int, dtype: torch.dtype) -> None:
+        self._model, self._family = model, family
         self._is_partitioned = zero_stage == 3
         self._has_masters = dtype != torch.float32
-        parameters = dict(published_parameters(model))
+        parameters = dict(published_parameters(model, family))
         self.shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
         self.trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
         self._exact = {name: parameter.detach().clone() for name, parameter in parameters.items() if self._has_masters}
 
     def restore_masters(self) -> None:
         """Give DeepSpeed's float32 masters the exact values that the model was loaded with; once, after its start."""
-        for name, parameter in published_parameters(self._model):
+        for name, parameter in published_parameters(self._model, self._family):
             if name in self._exact and name in self.trained:
                 safe_set_full_fp32_param(parameter, self._exact.pop(name))
 
@@ -40,7 +41,7 @@ class FullWeights:
 
         A tensor may share memory with the weights: it is valid until the next one is asked for.
         """
-        for name, parameter in published_parameters(self._model):
+        for name, parameter in published_parameters(self._model, self._family):
             if name in self._exact:
                 yield name, self._exact[name]
             elif self._has_masters:

@@ -16,7 +16,6 @@ from tinyr1v_ray.algorithms.policy_loss import policy_loss
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.processor import load_processor
 from tinyr1v_ray.errors import LearnerError
-from tinyr1v_ray.learner.base_model import load_base_model
 from tinyr1v_ray.learner.engine import build_engine, join_ranks
 from tinyr1v_ray.learner.export import write_export
 from tinyr1v_ray.learner.full_weights import FullWeights
@@ -28,6 +27,7 @@ from tinyr1v_ray.learner.schedule import learning_rate
 from tinyr1v_ray.learner.state import StateFacts, load_state, save_state
 from tinyr1v_ray.learner.step_metrics import StepSums
 from tinyr1v_ray.learner.weight_files import write_safetensors
+from tinyr1v_ray.models.loading import load_model
 from tinyr1v_ray.types import Completion, Finish, LearnerUpdate, Minibatch, Prompt, TrainBatch, TrainGroup, TrainRow
 
 
@@ -53,22 +53,24 @@ class DeepSpeedLearner:
         self._device = torch.device("cuda" if config.learner.num_gpus_per_rank > 0 else "cpu")
         self._dtype = torch.bfloat16 if config.model.dtype == "bfloat16" else torch.float32
         processor = load_processor(self._model_folder, config.model)
-        model = load_base_model(self._model_folder)
+        family = processor.family
+        model = load_model(self._model_folder, family)
         layout = Layout(
             image_token_id=processor.image_token_id,
             pad_token_id=processor.pad_token_id,
-            merge_size=model.config.vision_config.spatial_merge_size,
-            hidden_size=model.config.text_config.hidden_size,
+            num_position_axes=family.num_position_axes,
+            hidden_size=model.config.get_text_config().hidden_size,
             max_length=config.model.max_length,
         )
         self._builder = MicroStepBuilder(config, layout, PixelCache(processor), self._device)
-        policy = PolicyModel(model, config.rollout.temperature, config.learner.logprob_chunk_tokens)
+        policy = PolicyModel(model, family, config.rollout.temperature, config.learner.logprob_chunk_tokens)
         self._reference = self._frozen_copy(policy) if config.algorithm.kl_coefficient > 0 else None
         if not config.model.train_vision:
-            model.model.visual.requires_grad_(False)
+            for module in family.vision_modules(model):
+                module.requires_grad_(False)
         if config.learner.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": True})
-        self._weights = FullWeights(model, config.learner.zero_stage, self._dtype)
+        self._weights = FullWeights(model, family, config.learner.zero_stage, self._dtype)
         self._engine = build_engine(policy.train(), config, world_size)
         self._weights.restore_masters()
         self._num_optimizer_steps = 0

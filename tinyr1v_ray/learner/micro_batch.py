@@ -5,8 +5,8 @@ each completion sees the prompt and itself, and its positions go on from the pro
 row of its own. Several segments are packed into a row. The last token of a completion predicts nothing and is not an
 input; prompt tokens but the last predict nothing and get no logits.
 
-Shape suffixes here: R packed rows, L their width, T completion tokens of the whole micro-batch in order, N image
-tokens.
+Shape suffixes here: R packed rows, L their width, A axes of a position, T completion tokens of the whole micro-batch in
+order, N image tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyr1v_ray.learner.prompt_tokens import EncodedPrompt, Grid, Layout, encode_prompt
+from tinyr1v_ray.learner.prompt_tokens import EncodedPrompt, Layout, encode_prompt
+from tinyr1v_ray.models.family import ImageTokens
 from tinyr1v_ray.types import ImageRef, TrainGroup, TrainRow
 
 PADDING = -1
@@ -33,7 +34,7 @@ class MicroBatch:
     """
 
     token_ids_RL: np.ndarray
-    position_ids_3RL: np.ndarray
+    position_ids_ARL: np.ndarray
     segment_RL: np.ndarray
     branch_RL: np.ndarray
     is_plain: bool
@@ -59,7 +60,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Placement:
+class PlacedSegment:
     """Segment number `order` of row `row`, from column `start` on."""
 
     segment: Segment
@@ -110,16 +111,16 @@ def pack(lengths: Sequence[int], width: int) -> list[list[int]]:
     return rows
 
 
-def build_micro_batch(groups: Sequence[TrainGroup], grids: Mapping[str, Grid], layout: Layout) -> MicroBatch:
-    """Arrays of these groups (at least one); `grids` gives the patch grid of each image by its hash.
+def build_micro_batch(groups: Sequence[TrainGroup], tokens: Mapping[str, ImageTokens], layout: Layout) -> MicroBatch:
+    """Arrays of these groups (at least one); `tokens` gives what each image becomes, by its hash.
 
     Targets stand in the order of groups, rows and tokens. Images with the same hash are encoded once.
     """
-    images, first_feature = _unique_images(groups, grids, layout.merge_size)
+    images, first_feature = _unique_images(groups, tokens)
     prompts = [
         encode_prompt(
             group.prompt,
-            [grids[image.sha256] for image in group.prompt.images],
+            [tokens[image.sha256] for image in group.prompt.images],
             [first_feature[image.sha256] for image in group.prompt.images],
             layout,
         )
@@ -135,14 +136,14 @@ def build_micro_batch(groups: Sequence[TrainGroup], grids: Mapping[str, Grid], l
 
 
 def _unique_images(
-    groups: Sequence[TrainGroup], grids: Mapping[str, Grid], merge_size: int
+    groups: Sequence[TrainGroup], tokens: Mapping[str, ImageTokens]
 ) -> tuple[tuple[ImageRef, ...], dict[str, int]]:
     """Each image once, and the row of the encoded images where it starts, by hash."""
     images = {image.sha256: image for group in groups for image in group.prompt.images}
     first_feature, num_features = {}, 0
     for sha256 in images:
         first_feature[sha256] = num_features
-        num_features += int(np.prod(grids[sha256])) // merge_size**2
+        num_features += tokens[sha256].num_features
     return tuple(images.values()), first_feature
 
 
@@ -156,7 +157,7 @@ def _segments(prompts: Sequence[EncodedPrompt], groups: Sequence[TrainGroup], si
     return segments
 
 
-def _place(segments: Sequence[Segment], is_plain: bool) -> list[Placement]:
+def _place(segments: Sequence[Segment], is_plain: bool) -> list[PlacedSegment]:
     """Where each segment goes: a row of its own, or packed with others into rows as wide as the longest."""
     lengths = [segment.num_tokens for segment in segments]
     rows = [[index] for index in range(len(segments))] if is_plain else pack(lengths, max(lengths))
@@ -164,18 +165,20 @@ def _place(segments: Sequence[Segment], is_plain: bool) -> list[Placement]:
     for number, indices in enumerate(rows):
         start = 0
         for order, index in enumerate(indices):
-            placements.append(Placement(segments[index], number, start, order))
+            placements.append(PlacedSegment(segments[index], number, start, order))
             start += lengths[index]
     return placements
 
 
-def _fill(placements: Sequence[Placement], images: tuple[ImageRef, ...], layout: Layout, is_plain: bool) -> MicroBatch:
+def _fill(
+    placements: Sequence[PlacedSegment], images: tuple[ImageRef, ...], layout: Layout, is_plain: bool
+) -> MicroBatch:
     num_rows = 1 + max(place.row for place in placements)
     width = max(place.start + place.segment.num_tokens for place in placements)
     num_targets = sum(row.completion.num_tokens for place in placements for row in place.segment.rows)
     batch = MicroBatch(
         token_ids_RL=np.full((num_rows, width), layout.pad_token_id, np.int64),
-        position_ids_3RL=np.zeros((3, num_rows, width), np.int64),
+        position_ids_ARL=np.zeros((layout.num_position_axes, num_rows, width), np.int64),
         segment_RL=np.full((num_rows, width), PADDING, np.int64),
         branch_RL=np.zeros((num_rows, width), np.int64),
         is_plain=is_plain,
@@ -192,13 +195,13 @@ def _fill(placements: Sequence[Placement], images: tuple[ImageRef, ...], layout:
     return batch
 
 
-def _write_segment(batch: MicroBatch, place: Placement) -> None:
+def _write_segment(batch: MicroBatch, place: PlacedSegment) -> None:
     """Write a segment's tokens, positions, marks and targets."""
     segment, row, start = place.segment, place.row, place.start
     prompt_end = start + len(segment.prompt.token_ids_L)
     base = row * batch.token_ids_RL.shape[1]
     batch.token_ids_RL[row, start:prompt_end] = segment.prompt.token_ids_L
-    batch.position_ids_3RL[:, row, start:prompt_end] = segment.prompt.position_ids_3L
+    batch.position_ids_ARL[:, row, start:prompt_end] = segment.prompt.position_ids_AL
     batch.segment_RL[row, start : start + segment.num_tokens] = place.order
     column, target = prompt_end, segment.first_target
     for branch, train_row in enumerate(segment.rows, start=1):
@@ -206,7 +209,7 @@ def _write_segment(batch: MicroBatch, place: Placement) -> None:
         num_tokens = len(ids_T)
         end = column + num_tokens - 1
         batch.token_ids_RL[row, column:end] = ids_T[:-1]
-        batch.position_ids_3RL[:, row, column:end] = np.arange(num_tokens - 1) + segment.prompt.next_position
+        batch.position_ids_ARL[:, row, column:end] = np.arange(num_tokens - 1) + segment.prompt.next_position
         batch.branch_RL[row, column:end] = branch
         batch.targets_T[target : target + num_tokens] = ids_T
         batch.source_T[target] = base + prompt_end - 1
@@ -219,7 +222,7 @@ def idle_micro_batch(layout: Layout) -> MicroBatch:
     zeros = np.zeros((1, 1), np.int64)
     return MicroBatch(
         token_ids_RL=np.full((1, 1), layout.pad_token_id, np.int64),
-        position_ids_3RL=np.zeros((3, 1, 1), np.int64),
+        position_ids_ARL=np.zeros((layout.num_position_axes, 1, 1), np.int64),
         segment_RL=zeros,
         branch_RL=zeros,
         is_plain=True,

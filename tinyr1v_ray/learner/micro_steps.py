@@ -46,7 +46,7 @@ class MicroStepBuilder:
 
     def lone_inputs(self, group: TrainGroup) -> PolicyInputs:
         """Tensors of one group outside any step."""
-        batch = build_micro_batch([group], self._pixels.grids(group.prompt.images), self._layout)
+        batch = build_micro_batch([group], self._pixels.tokens(group.prompt.images), self._layout)
         return make_inputs(batch, self._pixels).to(self._device)
 
     def build(self, minibatch: Minibatch, rank: int, num_ranks: int) -> list[MicroStep]:
@@ -61,7 +61,7 @@ class MicroStepBuilder:
         ]
 
     def _step(self, groups: Sequence[TrainGroup], minibatch: Minibatch) -> MicroStep:
-        grids = self._pixels.grids(image for group in groups for image in group.prompt.images)
+        tokens_of = self._pixels.tokens(image for group in groups for image in group.prompt.images)
         rows = [row for group in groups for row in group.rows]
         lengths_B = np.array([row.completion.num_tokens for row in rows])
         weights_B = token_weights(
@@ -76,7 +76,7 @@ class MicroStepBuilder:
             advantages_T=self._tensor(np.repeat([row.advantage for row in rows], lengths_B)),
             weights_T=self._tensor(np.repeat(weights_B, lengths_B)),
         )
-        return MicroStep(build_micro_batch(groups, grids, self._layout), tokens)
+        return MicroStep(build_micro_batch(groups, tokens_of, self._layout), tokens)
 
     def _idle(self) -> MicroStep:
         zero_T = self._tensor(np.zeros(1))

@@ -1,4 +1,4 @@
-"""A prompt as the language model sees it: image placeholders expanded, multimodal positions laid out."""
+"""A prompt as the language model sees it: image placeholders expanded, positions laid out."""
 
 from __future__ import annotations
 
@@ -8,51 +8,48 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyr1v_ray.errors import LearnerError
+from tinyr1v_ray.models.family import ImageTokens
 from tinyr1v_ray.types import Prompt
-
-Grid = tuple[int, int, int]
-"""Patches of an image in time, height and width."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """What the model and the run say about tokens and rows.
 
-    `hidden_size` sets the price of a token against that of an attention pair (see `choose_segment_size`);
-    no packed row of several completions is wider than `max_length`.
+    `num_position_axes` is the family's A. `hidden_size` sets the price of a token against that of an attention pair
+    (see `choose_segment_size`); no packed row of several completions is wider than `max_length`.
     """
 
     image_token_id: int
     pad_token_id: int
-    merge_size: int
+    num_position_axes: int
     hidden_size: int
     max_length: int
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A prompt as the language model sees it: ids [L], positions [3, L], places and feature rows of image tokens."""
+    """A prompt as the language model sees it: ids [L], positions [A, L], places and feature rows of image tokens."""
 
     token_ids_L: np.ndarray
-    position_ids_3L: np.ndarray
+    position_ids_AL: np.ndarray
     image_slot_N: np.ndarray
     feature_N: np.ndarray
 
     @property
     def next_position(self) -> int:
         """Position of the first completion token."""
-        return int(self.position_ids_3L.max()) + 1
+        return int(self.position_ids_AL.max()) + 1
 
 
 def encode_prompt(
-    prompt: Prompt, grids: Sequence[Grid], first_features: Sequence[int], layout: Layout
+    prompt: Prompt, images: Sequence[ImageTokens], first_features: Sequence[int], layout: Layout
 ) -> EncodedPrompt:
-    """Expand image placeholders and lay out the positions of multimodal rotary embeddings.
+    """Expand image placeholders and lay out positions.
 
-    Text tokens advance all three axes by one; an image of h x w merged patches occupies one time step, h rows and w
-    columns, and the text goes on max(h, w) later (M-RoPE, Qwen2-VL, arXiv 2409.12191). `first_features` are the rows
-    of the encoded images where each image of the prompt starts. Raises LearnerError when placeholders, images and
-    token counts do not match.
+    Text tokens advance all axes by one, an image as its family says. `first_features` are the rows of the encoded
+    images where each image of the prompt starts. Raises LearnerError when placeholders, images and token counts do not
+    match.
     """
     num_placeholders = prompt.token_ids.count(layout.image_token_id)
     if num_placeholders != len(prompt.images):
@@ -64,19 +61,17 @@ def encode_prompt(
     length, position = 0, 0
     for piece in _pieces(prompt.token_ids, layout.image_token_id):
         if isinstance(piece, int):
-            grid_3N = _image_positions(prompt, piece, grids[piece], layout.merge_size)
-            num_tokens = grid_3N.shape[1]
-            ids.append(np.full(num_tokens, layout.image_token_id, np.int64))
-            positions.append(grid_3N + position)
-            slots.append(np.arange(length, length + num_tokens))
-            features.append(np.arange(num_tokens) + first_features[piece])
-            position += max(grids[piece][1:]) // layout.merge_size
+            tokens = _checked(prompt, piece, images[piece])
+            ids.append(tokens.token_ids_N)
+            positions.append(tokens.position_ids_AN + position)
+            slots.append(length + np.flatnonzero(tokens.is_feature_N))
+            features.append(np.arange(tokens.num_features) + first_features[piece])
         else:
-            num_tokens = len(piece)
+            along = np.arange(position, position + len(piece))
             ids.append(np.array(piece, np.int64))
-            positions.append(np.broadcast_to(np.arange(position, position + num_tokens), (3, num_tokens)))
-            position += num_tokens
-        length += num_tokens
+            positions.append(np.broadcast_to(along, (layout.num_position_axes, len(piece))))
+        length += len(ids[-1])
+        position = int(positions[-1].max()) + 1
     return EncodedPrompt(
         np.concatenate(ids), np.concatenate(positions, axis=1), np.concatenate(slots), np.concatenate(features)
     )
@@ -96,14 +91,13 @@ def _pieces(token_ids: Sequence[int], image_token_id: int) -> list[int | Sequenc
     return pieces
 
 
-def _image_positions(prompt: Prompt, index: int, grid: Grid, merge_size: int) -> np.ndarray:
-    """int64 [3, N] relative to the image's start: 0, row and column of each merged patch."""
-    num_frames, height, width = grid[0], grid[1] // merge_size, grid[2] // merge_size
+def _checked(prompt: Prompt, index: int, tokens: ImageTokens) -> ImageTokens:
+    """Raise LearnerError unless the image takes as many tokens as its reference says."""
     expected = prompt.images[index].num_tokens
-    if num_frames * height * width != expected:
+    if len(tokens) != expected:
         raise LearnerError(
-            f"image {index} of prompt {prompt.prompt_id} gives {num_frames * height * width} tokens in the learner and "
+            f"image {index} of prompt {prompt.prompt_id} gives {len(tokens)} tokens in the learner and "
             f"{expected} in its reference; engine and learner must see the same pixels; use the same model.min_pixels "
             "and model.max_pixels everywhere"
         )
-    return np.indices((num_frames, height, width)).reshape(3, -1)
+    return tokens

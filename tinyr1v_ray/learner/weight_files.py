@@ -12,29 +12,13 @@ from torch import Tensor, nn
 
 from tinyr1v_ray.errors import CheckpointError
 from tinyr1v_ray.files.safetensors_file import header_bytes
-
-_PUBLISHED_PREFIXES = (("model.visual.", "visual."), ("model.language_model.", "model."))
-"""Module paths of the model class, and the names that Qwen2.5-VL's files have on the hub."""
+from tinyr1v_ray.models.family import ModelFamily
 
 
-def published_name(name: str) -> str:
-    """Name under which `save_pretrained` writes the parameter `name` of a Qwen2_5_VLForConditionalGeneration.
-
-    >>> published_name("model.language_model.layers.0.mlp.up_proj.weight")
-    'model.layers.0.mlp.up_proj.weight'
-    >>> published_name("lm_head.weight")
-    'lm_head.weight'
-    """
-    for prefix, published in _PUBLISHED_PREFIXES:
-        if name.startswith(prefix):
-            return published + name.removeprefix(prefix)
-    return name
-
-
-def published_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def published_parameters(model: nn.Module, family: ModelFamily) -> Iterator[tuple[str, nn.Parameter]]:
     """Every parameter once (a tied head under its embedding's name), in the module's order."""
     for name, parameter in model.named_parameters():
-        yield published_name(name), parameter
+        yield family.published_name(name), parameter
 
 
 def write_safetensors(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyr1v_ray.planning.shapes import ModelShape
+from tinyr1v_ray.models.shape import ModelShape
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tinyr1v_ray.cluster.shape import ClusterShape
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.evaluation.benchmarks.registry import MINIATURE, find_benchmarks
+from tinyr1v_ray.models.shape import ModelShape
 from tinyr1v_ray.planning.assumptions import (
     MEAN_COMPLETION_SHARE,
     MEAN_COMPLETION_TOKENS,
@@ -30,7 +31,7 @@ from tinyr1v_ray.planning.fits import (
 )
 from tinyr1v_ray.planning.memory import EngineNeeds, driver_memory, engine_memory, kv_sequences
 from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
-from tinyr1v_ray.planning.shapes import ModelShape, find_shape, stand_in_note
+from tinyr1v_ray.planning.shapes import find_shape, stand_in_note
 from tinyr1v_ray.planning.timing import assumed_rates, engine_power, generate_seconds, stated_throughput
 from tinyr1v_ray.planning.train_sections import (
     memory_figures,
@@ -66,7 +67,7 @@ def plan_evaluation(request: PlanRequest, cluster: ClusterShape) -> Plan:
 
 def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster: ClusterShape) -> Plan:
     """The same of settings that are resolved already."""
-    shape = find_shape(config.model.path, request.shape)
+    shape = find_shape(config.model.path, request.shape, config.model.family)
     items, lengths = count_items(config), _lengths(config, shape, request.expect)
     problems = _problems(config, shape, cluster, lengths, items)
     placement, needs = plan_engines(config), _needs(config, lengths, items)

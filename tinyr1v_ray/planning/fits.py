@@ -11,8 +11,8 @@ from tinyr1v_ray.cluster.seating import Seat, Seating, ray_resources
 from tinyr1v_ray.cluster.shape import GIB, ClusterShape
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import PlacementError
+from tinyr1v_ray.models.shape import ModelShape
 from tinyr1v_ray.planning.memory import ActorMemory, EngineNeeds, kv_sequences
-from tinyr1v_ray.planning.shapes import ModelShape
 from tinyr1v_ray.planning.units import size
 
 MAX_NODES = 64

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tinyr1v_ray.cluster.shape import GIB, Accelerator
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.models.shape import ModelShape
 from tinyr1v_ray.planning.activations import (
     MicroBatchSize,
     language_bytes,
@@ -26,7 +27,6 @@ from tinyr1v_ray.planning.assumptions import (
     ZERO3_LIVE,
     ZERO_BUCKET,
 )
-from tinyr1v_ray.planning.shapes import ModelShape
 from tinyr1v_ray.planning.workload import StepLoad, Workload
 
 

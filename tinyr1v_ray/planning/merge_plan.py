@@ -20,9 +20,10 @@ from tinyr1v_ray.merging.estimate import MachineRates, measure_rates, merge_seco
 from tinyr1v_ray.merging.names import canonical_name, kind_of
 from tinyr1v_ray.merging.plan import MergePlan, make_plan
 from tinyr1v_ray.merging.session import PreparedMerge
+from tinyr1v_ray.models.shape import ModelShape
 from tinyr1v_ray.planning import assumptions as given
 from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
-from tinyr1v_ray.planning.shapes import ModelShape, find_shape
+from tinyr1v_ray.planning.shapes import find_shape
 from tinyr1v_ray.planning.text import section_lines
 from tinyr1v_ray.planning.units import count, duration, size
 
@@ -102,7 +103,7 @@ def shape_ledger(shape: ModelShape, num_experts: int) -> list[LedgerEntry]:
             "merge",
             "",
         )
-        for name, dims in shape.tensors()
+        for name, dims in shape.tensors
     ]
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from tinyr1v_ray.cluster.shape import Accelerator
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.models.shape import ModelShape
 from tinyr1v_ray.planning import assumptions as given
 from tinyr1v_ray.planning.memory import checkpoint_bytes
-from tinyr1v_ray.planning.shapes import ModelShape
 from tinyr1v_ray.planning.workload import Lengths, StepLoad, Workload
 
 

@@ -9,6 +9,7 @@ from tinyr1v_ray.cluster.placement import Placement, plan_placement
 from tinyr1v_ray.cluster.seating import Seating, take_seats
 from tinyr1v_ray.cluster.shape import ClusterShape
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.models.shape import ModelShape
 from tinyr1v_ray.planning.fits import (
     engine_problems,
     gpu_problems,
@@ -27,7 +28,6 @@ from tinyr1v_ray.planning.memory import (
     learner_memory,
     scorer_memory,
 )
-from tinyr1v_ray.planning.shapes import ModelShape
 from tinyr1v_ray.planning.workload import Workload, build_workload
 
 

@@ -25,7 +25,7 @@ def plan_training(request: PlanRequest, cluster: ClusterShape) -> Plan:
 
 def plan_train_settings(config: TrainConfig, request: PlanRequest, cluster: ClusterShape) -> Plan:
     """The same of settings that are resolved already."""
-    shape = find_shape(config.model.path, request.shape)
+    shape = find_shape(config.model.path, request.shape, config.model.family)
     stated, expect = stated_throughput(request.throughput), dict(request.expect)
     if request.recorded is not None:
         stated, recorded = read_recorded(request.recorded, config)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError
+from tinyr1v_ray.models.shape import ModelShape
 from tinyr1v_ray.planning.assumptions import (
     MEAN_COMPLETION_SHARE,
     MEAN_COMPLETION_TOKENS,
@@ -16,7 +17,6 @@ from tinyr1v_ray.planning.assumptions import (
     MINIATURE_TOKENS,
     PEAK_STEP,
 )
-from tinyr1v_ray.planning.shapes import ModelShape
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from vllm.v1.engine.llm_engine import LLMEngine
 
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.images import open_image
+from tinyr1v_ray.data.model_folder import folder_family
 from tinyr1v_ray.errors import DataError, EngineDiedError, RolloutError
 from tinyr1v_ray.rollout.sampling import Sampling, group_seed
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
@@ -283,10 +284,9 @@ def _engine_args(config: TrainConfig, model_folder: Path, max_images: int) -> En
         gpu_memory_utilization=rollout.gpu_memory_share,
         logprobs_mode="processed_logprobs",
         generation_config="vllm",
-        limit_mm_per_prompt={"image": max_images, "video": 0},
-        mm_processor_kwargs={"size": {"shortest_edge": model.min_pixels, "longest_edge": model.max_pixels}},
         mm_processor_cache_gb=0,
         weight_transfer_config=WeightTransferConfig(backend=config.weights.backend),
         trust_remote_code=model.trust_remote_code,
         disable_log_stats=True,
+        **folder_family(model_folder, model.family).engine_arguments(model, max_images),
     )

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.folders import default_cache_folder
 from tinyr1v_ray.config.train import DataSettings
 from tinyr1v_ray.data.images import inspect_image, store_image
 from tinyr1v_ray.data.items import ItemReader
 from tinyr1v_ray.data.model_folder import resolve_model_folder
 from tinyr1v_ray.data.processor import PromptProcessor, load_processor
-from tinyr1v_ray.data.sources import default_cache_folder, load_source
+from tinyr1v_ray.data.sources import load_source
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.load import find_file, load_items
@@ -53,7 +54,7 @@ def load_evaluation(config: EvaluateConfig, benchmarks: Sequence[Benchmark], out
     An item that cannot be asked (unreadable image, prompt too long, special tokens in its text) or has no key is kept
     with its reason and no prompt.
     """
-    model_folder = resolve_model_folder(config.model.path)
+    model_folder = resolve_model_folder(config.model.path, config.model.family)
     processor = load_processor(model_folder, config.model)
     items: dict[str, tuple[StoredItem, ...]] = {}
     prompts: dict[str, dict[str, Prompt]] = {}

@@ -10,11 +10,12 @@ import numpy as np
 
 from tinyr1v_ray.cluster.connection import check_reachable, cluster_address
 from tinyr1v_ray.cluster.transports import check_usable
+from tinyr1v_ray.config.folders import default_cache_folder
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.model_folder import check_model_name, resolve_model_folder
 from tinyr1v_ray.data.processor import PromptProcessor, load_processor
 from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_table
-from tinyr1v_ray.data.sources import check_source, default_cache_folder
+from tinyr1v_ray.data.sources import check_source
 from tinyr1v_ray.rewards.score import build_scorer, check_domains
 from tinyr1v_ray.telemetry.run_folder import check_new, check_resumable
 from tinyr1v_ray.telemetry.sinks import import_wandb
@@ -43,7 +44,7 @@ def check_cheaply(config: TrainConfig, run_folder: Path, resume: bool) -> None:
     Where something is asked again later (a folder may be made meanwhile), it is by the same function.
     """
     (check_resumable if resume else check_new)(run_folder, config)
-    check_model_name(config.model.path)
+    check_model_name(config.model.path, config.model.family)
     check_settings(config)
 
 
@@ -62,7 +63,7 @@ def check_settings(config: TrainConfig) -> None:
 
 def load_inputs(config: TrainConfig) -> RunInputs:
     """Read and check; raises ModelError, DataError and ConfigError."""
-    model_folder = resolve_model_folder(config.model.path)
+    model_folder = resolve_model_folder(config.model.path, config.model.family)
     processor = load_processor(model_folder, config.model)
     options = TableOptions(
         image_folder=Path(config.run.folder).absolute() / ".images",
