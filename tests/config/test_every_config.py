@@ -11,8 +11,7 @@ from tinyr1v_ray.config.base import parse_settings, read_yaml
 from tinyr1v_ray.config.kinds import SCHEMAS, kind_of_config, read_config
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.planning.make import make_plan
-from tinyr1v_ray.planning.plan import PlanRequest
-from tinyr1v_ray.planning.text import plan_json, plan_lines
+from tinyr1v_ray.planning.plan import PlanRequest, plan_json, plan_lines
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 EIGHT_GPUS = "1x8xH100-80GB"
@@ -35,7 +34,8 @@ def test_every_config_is_parsed_and_planned(path, monkeypatch):
     assert plan.problems == ()
     figures = json.loads(plan_json(plan))
     assert figures["fits"] and figures["cluster"]["shape"] == str(cluster_of(path))
-    assert math.isfinite(figures["seconds"]["run"]) and figures["seconds"]["run"] > 0
+    timed = make_plan(PlanRequest(path, tree, cluster=cluster_of(path), throughput={"generate": 1e4, "learn": 1e4}))
+    assert math.isfinite(timed.figures["seconds"]["run"]) and timed.figures["seconds"]["run"] > 0
     lines = plan_lines(plan)
     assert lines[2] == "fits" and not [line for line in lines if "nan" in line.split() or "inf" in line.split()]
 

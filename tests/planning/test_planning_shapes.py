@@ -38,7 +38,6 @@ def test_published_models_have_the_published_number_of_parameters():
 def test_cache_and_flops_of_3b_by_hand():
     shape = find_shape("Qwen/Qwen2.5-VL-3B-Instruct")
     assert shape.kv_bytes_per_token(2) == 2 * 36 * 2 * 128 * 2
-    assert shape.flops_per_token == 2 * 36 * (2 * 2048 * 2048 + 2 * 2048 * 256 + 3 * 2048 * 11008)
     assert shape.vision.pixels_per_token == 28 * 28
 
 

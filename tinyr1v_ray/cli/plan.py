@@ -68,8 +68,7 @@ def run(options: argparse.Namespace) -> int:
     from tinyr1v_ray.config.base import read_yaml
     from tinyr1v_ray.config.own_function import look_here
     from tinyr1v_ray.planning.make import make_plan
-    from tinyr1v_ray.planning.plan import PlanRequest
-    from tinyr1v_ray.planning.text import plan_json, plan_lines, settings_lines
+    from tinyr1v_ray.planning.plan import PlanRequest, plan_json, plan_lines, settings_lines
 
     look_here()
     request = PlanRequest(

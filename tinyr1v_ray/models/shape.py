@@ -50,8 +50,6 @@ class ModelShape:
     tensors: tuple[tuple[str, tuple[int, ...]], ...]
     num_vision_parameters: int
     """Vision tower, and what leads from it to the language model."""
-    flops_per_token: float
-    """Forward pass of a token through the language model's layers: two per weight of a matrix; the head is apart."""
     vision: VisionShape
 
     def kv_bytes_per_token(self, bytes_per_value: int) -> int:
@@ -68,16 +66,6 @@ class ModelShape:
         """Parameters of the largest tensor (the embedding)."""
         return max(math.prod(shape) for _, shape in self.tensors)
 
-    @property
-    def flops_per_logits(self) -> float:
-        """Logits of one position."""
-        return 2.0 * self.hidden_size * self.vocab_size
-
-    @property
-    def flops_per_image_token(self) -> float:
-        """Forward pass through the vision tower, per token that comes out."""
-        return 2.0 * self.num_vision_parameters * self.vision.patches_per_token
-
 
 def count_shape(name: str, config: Mapping[str, Any], family: ModelFamily) -> ModelShape:
     """Shapes by a config.json, in transformers' old (flat) or new (nested) layout; raises ModelError.
@@ -92,8 +80,6 @@ def count_shape(name: str, config: Mapping[str, Any], family: ModelFamily) -> Mo
     model = _without_weights(name, config, family)
     text = model.config.get_text_config()
     vision = {id(p) for module in family.vision_modules(model) for p in module.parameters()}
-    outside = vision | {id(e.weight) for e in (model.get_input_embeddings(), model.get_output_embeddings())}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in outside]
     num_heads = text.num_attention_heads
     num_kv_heads = getattr(text, "num_key_value_heads", None) or num_heads
     return ModelShape(
@@ -108,7 +94,6 @@ def count_shape(name: str, config: Mapping[str, Any], family: ModelFamily) -> Mo
         max_positions=text.max_position_embeddings,
         tensors=tuple((each, tuple(p.shape)) for each, p in model.named_parameters()),
         num_vision_parameters=sum(p.numel() for p in model.parameters() if id(p) in vision),
-        flops_per_token=2.0 * sum(p.numel() for p in matrices),
         vision=family.vision_shape(model.config),
     )
 

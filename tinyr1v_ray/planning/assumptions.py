@@ -48,26 +48,8 @@ MEAN_IMAGE_SHARE = 0.5
 MINIATURE_TOKENS = {"math": (23.0, 7.0), "structure": (31.1, 11.4), "ocr": (19.2, 4.2)}
 """Prompt tokens, image tokens among them: means over 400 items of each pool of the miniature."""
 
-LEARN_FLOPS_SHARE = 0.30
-"""Share of the accelerator's peak that the learner reaches (model flops utilisation)."""
-PREFILL_FLOPS_SHARE = 0.40
-"""Likewise of an engine that reads prompts."""
-DECODE_BANDWIDTH_SHARE = 0.60
-"""Share of the memory bandwidth that an engine reaches while it writes."""
-ENGINE_STEP_S = {"gpu": 0.006, "cpu": 0.008}
-"""Fixed cost of one engine step: scheduling and sampling in Python, launches."""
-LONGEST_OVER_MEAN = 4.0
-"""The longest completion of a step over the mean one; engines wait for it with ever fewer sequences."""
 CPU_FLOPS_PER_S, CPU_BYTES_PER_S = 100e9, 10e9
 """Of one core: peak in float32 (AVX-512), memory bandwidth."""
-CPU_LEARN_FLOPS_SHARE = 0.35
-PUBLISH_BYTES_PER_S, PUBLISH_FIXED_S = {"gpu": 10e9, "cpu": 1e9}, {"gpu": 2.0, "cpu": 0.1}
-"""New weights: gathered, sent and checked."""
-DISK_BYTES_PER_S = 1e9
-"""Checkpoints; the disk is shared by all nodes."""
-START_S = {"gpu": 300.0, "cpu": 30.0}
-"""Ray, engines and learner until the first step."""
-
 MERGE_FLOPS_SHARE = {"gpu": 0.5, "cpu": 0.5}
 """Share of the float32 peak that merging reaches (large products)."""
 MERGE_IO_BYTES_PER_S = 1e9

@@ -17,7 +17,6 @@ from tinyr1v_ray.planning.assumptions import (
     MEAN_IMAGE_SHARE,
     MEAN_TEXT_TOKENS,
     MINIATURE_TOKENS,
-    START_S,
 )
 from tinyr1v_ray.planning.fits import (
     MAX_NODES,
@@ -29,10 +28,10 @@ from tinyr1v_ray.planning.fits import (
     placement_problems,
     seat_problems,
 )
-from tinyr1v_ray.planning.memory import EngineNeeds, driver_memory, engine_memory, kv_sequences
+from tinyr1v_ray.planning.memory import EngineNeeds, driver_memory, engine_memory
 from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
 from tinyr1v_ray.planning.shapes import find_shape, stand_in_note
-from tinyr1v_ray.planning.timing import assumed_rates, engine_power, generate_seconds, stated_throughput
+from tinyr1v_ray.planning.throughput import UNKNOWN, stated_throughput
 from tinyr1v_ray.planning.train_sections import (
     memory_figures,
     memory_sections,
@@ -72,21 +71,10 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
     problems = _problems(config, shape, cluster, lengths, items)
     placement, needs = plan_engines(config), _needs(config, lengths, items)
     memory = engine_memory(needs, shape, cluster.accelerator)
-    on_gpu = cluster.accelerator if config.engine.num_gpus else None
     engine, rows = config.engine, sum(items.values()) * config.sampling.num_samples
-    kv_sequences_held = kv_sequences(needs, shape, memory.expected["KV cache"])[0]
-    power = engine_power(
-        *(shape, config.model.dtype, on_gpu, engine.num_gpus),
-        *(placement.rollout[0].num_threads, min(float(engine.max_num_sequences), kv_sequences_held)),
-    )
-    stated = stated_throughput(request.throughput)
-    answer_s = generate_seconds(
-        shape, power, sum(items.values()) / engine.num_engines, rows / engine.num_engines, lengths
-    )
-    if stated.generate:
-        answer_s = rows * lengths.completion / stated.generate
-    run_s = answer_s + START_S["gpu" if engine.num_gpus else "cpu"]
-    gpu_hours = engine.num_engines * engine.num_gpus * run_s / 3600
+    known = stated_throughput(request)
+    answer_s = rows * lengths.completion / known.generate if known.generate else None
+    gpu_hours = engine.num_engines * engine.num_gpus * (answer_s or 0.0) / 3600
     memories = [driver_memory(bool(engine.num_gpus)), memory]
     seating = take_seats(placement, cluster)
     return Plan(
@@ -96,14 +84,7 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
         problems=problems,
         change=_change(config, cluster, shape, lengths, items) if problems else "",
         sections=(
-            _answers_section(
-                config,
-                items,
-                lengths,
-                run_s,
-                gpu_hours,
-                stated.source or f"{assumed_rates(on_gpu)}; better: --throughput generate=N",
-            ),
+            _answers_section(config, items, lengths, answer_s, gpu_hours),
             seats_section(seating, cluster),
             *memory_sections(memories),
         ),
@@ -111,8 +92,7 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
             "num_parameters": shape.num_parameters,
             "items": items,
             "answers": rows,
-            "seconds": {"answers": answer_s, "run": run_s},
-            "gpu_hours": gpu_hours,
+            **({"seconds": {"run": answer_s}, "gpu_hours": gpu_hours} if answer_s else {}),
             "seats": seat_figures(seating),
             "memory": [memory_figures(each) for each in memories],
         },
@@ -131,19 +111,19 @@ def count_items(config: EvaluateConfig) -> dict[str, int]:
 
 
 def _answers_section(
-    config: EvaluateConfig, items: Mapping[str, int], lengths: Lengths, run_s: float, gpu_hours: float, source: str
+    config: EvaluateConfig, items: Mapping[str, int], lengths: Lengths, answer_s: float | None, gpu_hours: float
 ) -> Section:
     rows = sum(items.values()) * config.sampling.num_samples
     most = rows * config.sampling.max_tokens
     table = [
-        ("the evaluation", duration(run_s), "start and answers; scoring beside it"),
+        ("answering", duration(answer_s), "start apart; scoring beside it") if answer_s else ("time", "", UNKNOWN),
         *([("GPU-hours", f"{gpu_hours:,.1f}", "")] if gpu_hours else []),
         ("items", count(sum(items.values())), f"{len(items)} benchmarks, by their public sizes"),
         ("answers", count(rows), f"{config.sampling.num_samples} to an item"),
         ("tokens of a prompt", count(lengths.prompt), f"expected, {count(lengths.image)} of them image"),
         ("answer tokens", count(rows * lengths.completion), f"expected, at most {count(most)}"),
     ]
-    return Section("Answers", tuple(table), numeric=(1,), footer=source)
+    return Section("Answers", tuple(table), numeric=(1,))
 
 
 def _lengths(config: EvaluateConfig, shape: ModelShape, expect: Mapping[str, float]) -> Lengths:

@@ -22,9 +22,8 @@ from tinyr1v_ray.merging.plan import MergePlan, make_plan
 from tinyr1v_ray.merging.session import PreparedMerge
 from tinyr1v_ray.models.shape import ModelShape
 from tinyr1v_ray.planning import assumptions as given
-from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
+from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section, section_lines
 from tinyr1v_ray.planning.shapes import find_shape
-from tinyr1v_ray.planning.text import section_lines
 from tinyr1v_ray.planning.units import count, duration, size
 
 _HOST_SHARE = 0.8

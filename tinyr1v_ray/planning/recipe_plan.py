@@ -18,8 +18,11 @@ from tinyr1v_ray.jobs.recipe.train_stage import TrainStage
 from tinyr1v_ray.planning.evaluate_plan import plan_evaluate_settings
 from tinyr1v_ray.planning.merge_plan import plan_merge_settings
 from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
+from tinyr1v_ray.planning.throughput import UNKNOWN
 from tinyr1v_ray.planning.train_plan import plan_train_settings
 from tinyr1v_ray.planning.units import duration, several
+
+_SIDE_BY_SIDE = "stages run side by side where the cluster has room"
 
 
 def plan_recipe(request: PlanRequest, cluster: ClusterShape) -> Plan:
@@ -28,13 +31,14 @@ def plan_recipe(request: PlanRequest, cluster: ClusterShape) -> Plan:
     of_base = replace(request, shape=request.shape or config.base)
     stages = build_graph(config, read_inputs=False).stages
     plans = {stage.id: _PLANNERS[type(stage)](stage.settings, of_base, cluster) for stage in stages}
-    seconds = {name: float(plan.figures["seconds"]["run"]) for name, plan in plans.items()}
+    seconds = {name: plan.figures["seconds"]["run"] for name, plan in plans.items() if "seconds" in plan.figures}
     gpu_hours = sum(float(plan.figures.get("gpu_hours", 0.0)) for plan in plans.values())
+    whole_s = sum(seconds.values()) if len(seconds) == len(plans) else None
     wrong = {name: plan for name, plan in plans.items() if plan.problems}
     rows = [
-        ("the recipe", duration(sum(seconds.values())), f"{several(len(plans), 'stage')} one after the other"),
-        *((f"  {kind}", duration(of), several(number, "stage")) for kind, number, of in _by_kind(plans, seconds)),
-        *([("GPU-hours", f"{gpu_hours:,.1f}", "")] if gpu_hours else []),
+        ("the recipe", duration(whole_s) if whole_s else "", f"{several(len(plans), 'stage')} one after the other"),
+        *((f"  {kind}", _time(each), several(len(each), "stage")) for kind, each in _by_kind(plans, seconds).items()),
+        *([("GPU-hours", f"{gpu_hours:,.1f}", "")] if gpu_hours and whole_s else []),
     ]
     first = next(iter(wrong.values()), None)
     return Plan(
@@ -45,14 +49,18 @@ def plan_recipe(request: PlanRequest, cluster: ClusterShape) -> Plan:
         problems=tuple(f"{name}: {problem}" for name, plan in wrong.items() for problem in plan.problems),
         change=f"in {next(iter(wrong))}: {first.change}" if first is not None and first.change else "",
         sections=(
-            Section("Time", tuple(rows), numeric=(1,), footer="trainings run side by side where the cluster has room"),
+            Section(
+                "Time",
+                tuple(rows),
+                numeric=(1,),
+                footer=_SIDE_BY_SIDE if whole_s else UNKNOWN,
+            ),
             Section("Stages", tuple(_stage_rows(plans, seconds)), ("", "seeds", "each"), (1, 2)),
             *_example(plans),
         ),
         figures={
             "stages": {name: dict(plan.figures) for name, plan in plans.items()},
-            "seconds": {"run": sum(seconds.values())},
-            "gpu_hours": gpu_hours,
+            **({"seconds": {"run": whole_s}, "gpu_hours": gpu_hours} if whole_s else {}),
         },
         settings=config.model_dump(mode="json"),
     )
@@ -67,15 +75,25 @@ _PLANNERS: Mapping[type[AnyStage], Callable[[Any, PlanRequest, ClusterShape], Pl
 
 def _stage_rows(plans: dict[str, Plan], seconds: dict[str, float]) -> list[tuple[str, str, str]]:
     """One row for the seeds of a stage."""
-    names = dict.fromkeys(name.rpartition("/")[0] for name in plans)
-    own = {name: [of for stage, of in seconds.items() if stage.rpartition("/")[0] == name] for name in names}
-    return [(name, str(len(of)), duration(sum(of) / len(of))) for name, of in own.items()]
+    names: dict[str, list[float | None]] = {}
+    for stage in plans:
+        names.setdefault(stage.rpartition("/")[0], []).append(seconds.get(stage))
+    return [(name, str(len(each)), _time(each, mean=True)) for name, each in names.items()]
 
 
-def _by_kind(plans: dict[str, Plan], seconds: dict[str, float]) -> list[tuple[str, int, float]]:
-    kinds = dict.fromkeys(plan.kind for plan in plans.values())
-    own = {kind: [seconds[name] for name, plan in plans.items() if plan.kind == kind] for kind in kinds}
-    return [(kind, len(of), sum(of)) for kind, of in own.items()]
+def _by_kind(plans: dict[str, Plan], seconds: dict[str, float]) -> dict[str, list[float | None]]:
+    kinds: dict[str, list[float | None]] = {}
+    for stage, plan in plans.items():
+        kinds.setdefault(plan.kind, []).append(seconds.get(stage))
+    return kinds
+
+
+def _time(each: list[float | None], mean: bool = False) -> str:
+    """Of several stages together or on average; empty where one is not known."""
+    known = [seconds for seconds in each if seconds is not None]
+    if len(known) < len(each):
+        return ""
+    return duration(sum(known) / (len(known) if mean else 1))
 
 
 def _example(plans: dict[str, Plan]) -> tuple[Section, ...]:

@@ -9,11 +9,9 @@ from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.planning.fits import fewer, nearest_change
-from tinyr1v_ray.planning.memory import kv_sequences
 from tinyr1v_ray.planning.plan import Plan, PlanRequest
-from tinyr1v_ray.planning.recorded import read_recorded
 from tinyr1v_ray.planning.shapes import find_shape, stand_in_note
-from tinyr1v_ray.planning.timing import StepTime, engine_power, estimate_time, stated_throughput
+from tinyr1v_ray.planning.throughput import StepTime, read_recorded, stated_throughput, train_time
 from tinyr1v_ray.planning.train_design import TrainDesign, design_training
 from tinyr1v_ray.planning.train_sections import train_figures, train_sections
 
@@ -26,21 +24,12 @@ def plan_training(request: PlanRequest, cluster: ClusterShape) -> Plan:
 def plan_train_settings(config: TrainConfig, request: PlanRequest, cluster: ClusterShape) -> Plan:
     """The same of settings that are resolved already."""
     shape = find_shape(config.model.path, request.shape, config.model.family)
-    stated, expect = stated_throughput(request.throughput), dict(request.expect)
+    known, expect = stated_throughput(request), dict(request.expect)
     if request.recorded is not None:
-        stated, recorded = read_recorded(request.recorded, config)
+        known, recorded = read_recorded(request.recorded, config)
         expect = {**recorded, **expect}
     design = design_training(config, shape, cluster, expect)
-    on_gpu = cluster.accelerator if config.learner.num_gpus_per_rank or config.rollout.num_gpus_per_engine else None
-    [engine, *_] = design.placement.rollout
-    at_once = min(
-        float(config.rollout.max_num_sequences),
-        kv_sequences(design.needs, shape, design.memories["rollout"].expected["KV cache"])[0],
-    )
-    power = engine_power(
-        shape, config.model.dtype, on_gpu, config.rollout.num_gpus_per_engine, engine.num_threads, at_once
-    )
-    time = estimate_time(config, shape, design.work, on_gpu, power, stated)
+    time = train_time(config, design.work.expected, known)
     return Plan(
         kind="train",
         title=f"{config.run.name}: {config.algorithm.name} on {config.model.path}",
@@ -54,7 +43,7 @@ def plan_train_settings(config: TrainConfig, request: PlanRequest, cluster: Clus
     )
 
 
-def _warnings(design: TrainDesign, time: StepTime) -> tuple[str, ...]:
+def _warnings(design: TrainDesign, time: StepTime | None) -> tuple[str, ...]:
     """What fits and is worth knowing."""
     config, lines = design.config, []
     learner = design.memories["learner"]
@@ -63,12 +52,10 @@ def _warnings(design: TrainDesign, time: StepTime) -> tuple[str, ...]:
             "a learner rank could need much more than expected if every completion were as long as the settings "
             "allow; lower learner.micro_batch_tokens to bound it"
         )
-    if config.rollout.num_gpus_per_engine and not config.run.max_staleness and time.step_s:
-        idle = 1 - max(time.generate_s, time.learn_s) / time.step_s
-        lines.append(
-            f"on-policy, engines and learner take turns: each is idle at least {idle:.0%} of a step; "
-            "run.max_staleness=1 lets them overlap"
-        )
+    if config.rollout.num_gpus_per_engine and not config.run.max_staleness:
+        busy_s = max(time.generate_s, time.learn_s) if time else 0.0
+        idle = f", each idle at least {1 - busy_s / time.step_s:.0%} of a step" if time else ""
+        lines.append(f"on-policy, engines and learner take turns{idle}; run.max_staleness=1 lets them overlap")
     return tuple(lines)
 
 

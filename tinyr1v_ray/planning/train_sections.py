@@ -10,14 +10,14 @@ from tinyr1v_ray.cluster.shape import ClusterShape
 from tinyr1v_ray.planning.assumptions import PEAK_STEP
 from tinyr1v_ray.planning.memory import ActorMemory
 from tinyr1v_ray.planning.plan import Section
-from tinyr1v_ray.planning.timing import StepTime
+from tinyr1v_ray.planning.throughput import UNKNOWN, StepTime
 from tinyr1v_ray.planning.train_design import TrainDesign
 from tinyr1v_ray.planning.units import count, duration, size
 from tinyr1v_ray.planning.workload import StepLoad
 
 
-def train_sections(design: TrainDesign, time: StepTime) -> tuple[Section, ...]:
-    """What matters first: time and cost, then who sits where, memory, the batch, the disk."""
+def train_sections(design: TrainDesign, time: StepTime | None) -> tuple[Section, ...]:
+    """What matters first: time, then who sits where, memory, the batch, the disk."""
     return (
         _time_section(design, time),
         seats_section(design.seating, design.cluster),
@@ -32,20 +32,18 @@ def num_gpus(design: TrainDesign) -> float:
     return sum(actor.num_gpus for actor in design.placement.actors)
 
 
-def _time_section(design: TrainDesign, time: StepTime) -> Section:
+def _time_section(design: TrainDesign, time: StepTime | None) -> Section:
+    if time is None:
+        return Section("Time", ((UNKNOWN,),))
     gpus = num_gpus(design)
     overlap = "the longer of generate and the rest" if time.overlapped else "one after the other"
-    parts = {
-        "generate": time.generate_s,
-        "learn": time.learn_s,
-        "publish weights": time.publish_s,
-        "checkpoint (mean)": time.checkpoint_s,
-    }
     rows = [
         ("a step", duration(time.step_s), overlap),
-        *((f"  {name}", duration(seconds), "") for name, seconds in parts.items()),
+        ("  generate", duration(time.generate_s), ""),
+        ("  learn", duration(time.learn_s), ""),
+        ("  publish weights", duration(time.publish_s), ""),
         ("throughput", f"{count(design.work.expected.completion_tokens / time.step_s)}/s", "completion tokens"),
-        ("the run", duration(time.run_s), f"{time.num_steps} steps, start and held-out answers"),
+        ("the run", duration(time.run_s), f"{time.num_steps} steps and held-out answers; its start comes before"),
     ]
     if gpus:
         rows.append(("GPU-hours", f"{gpus * time.run_s / 3600:,.1f}", f"{gpus:g} GPUs reserved"))
@@ -155,7 +153,7 @@ def _disk_section(design: TrainDesign) -> Section:
     return Section("Disk", tuple(rows), numeric=(1,))
 
 
-def train_figures(design: TrainDesign, time: StepTime) -> dict[str, Any]:
+def train_figures(design: TrainDesign, time: StepTime | None) -> dict[str, Any]:
     """The same for machines."""
     expected, most = design.work.expected, design.work.most
     disk = design.disk_bytes
@@ -169,11 +167,16 @@ def train_figures(design: TrainDesign, time: StepTime) -> dict[str, Any]:
         "batch": {name: _load_figures(load) for name, load in (("expected", expected), ("most", most))},
         "max_staleness": design.config.run.max_staleness,
         "window_groups": design.work.window_groups,
+        **(_time_figures(design, time) if time else {}),
+    }
+
+
+def _time_figures(design: TrainDesign, time: StepTime) -> dict[str, Any]:
+    return {
         "seconds": {
             "generate": time.generate_s,
             "learn": time.learn_s,
             "publish": time.publish_s,
-            "checkpoint": time.checkpoint_s,
             "step": time.step_s,
             "run": time.run_s,
         },
