@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from tinyr1v_ray.cli.main import main
-from tinyr1v_ray.doctor import machine, probe_config, software, surroundings
-from tinyr1v_ray.doctor.finding import Check, Finding, Outcome, Status, run_checks, to_json
+from tinyr1v_ray.doctor import environment, machine, probe_config, software
+from tinyr1v_ray.doctor.finding import Check, CheckResult, Finding, Status, run_checks, to_json
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -30,11 +30,11 @@ CONFIG = CONFIGS / "miniature_ocr_cpu.yaml"
 def test_checks_run_side_by_side_and_one_that_breaks_ends_no_other() -> None:
     gate = threading.Barrier(2, timeout=10)  # passes only when two checks wait at once
 
-    def meet() -> Outcome:
+    def meet() -> CheckResult:
         gate.wait()
-        return Outcome(Status.OK, "met")
+        return CheckResult(Status.OK, "met")
 
-    def broken() -> Outcome:
+    def broken() -> CheckResult:
         raise OSError("no such\nthing")
 
     seen: list[str] = []
@@ -100,7 +100,7 @@ def test_a_library_that_does_not_import_is_a_problem(
 
 def test_an_all_reduce_over_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = software.check_all_reduce()
-    assert outcome == Outcome(Status.OK, outcome.seen) and "2 processes: right sums" in outcome.seen
+    assert outcome == CheckResult(Status.OK, outcome.seen) and "2 processes: right sums" in outcome.seen
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "no_such_interface")
     broken = software.check_all_reduce()
     assert broken.status == Status.PROBLEM and "GLOO_SOCKET_IFNAME" in broken.fix
@@ -187,45 +187,45 @@ def test_limits_of_the_shell(wanted: int) -> None:
 
 
 def test_ray_starts_here_and_a_cluster_that_is_not_there_is_named() -> None:
-    assert surroundings.check_ray("").status == Status.OK
+    assert environment.check_ray("").status == Status.OK
     with socket.create_server(("127.0.0.1", 0)) as unused:
         address = f"127.0.0.1:{unused.getsockname()[1]}"
-    outcome = surroundings.check_ray(address)
+    outcome = environment.check_ray(address)
     assert outcome.status == Status.PROBLEM and f"nobody answers at {address}" in outcome.seen
 
 
 def test_the_token_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
-    assert surroundings.check_token(tmp_path).status == Status.OK
+    assert environment.check_token(tmp_path).status == Status.OK
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    assert "does not exist" in surroundings.check_token(tmp_path).seen
+    assert "does not exist" in environment.check_token(tmp_path).seen
     token = tmp_path / ".ray" / "auth_token"
     token.parent.mkdir()
     token.write_text("a-secret")
     token.chmod(0o644)
-    readable = surroundings.check_token(tmp_path)
+    readable = environment.check_token(tmp_path)
     assert (
         readable.status == Status.WARNING and readable.fix == f"chmod 600 {token}" and "a-secret" not in readable.seen
     )
     token.chmod(0o600)
-    assert surroundings.check_token(tmp_path).status == Status.OK
+    assert environment.check_token(tmp_path).status == Status.OK
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert surroundings.check_token(tmp_path).status == Status.WARNING
+    assert environment.check_token(tmp_path).status == Status.WARNING
 
 
 def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in surroundings._OFFLINE:
+    for name in environment._OFFLINE:
         monkeypatch.delenv(name, raising=False)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        assert surroundings.check_hub(needed=True).status == Status.OK
+        assert environment.check_hub(needed=True).status == Status.OK
         server.shutdown()
-    assert surroundings.check_hub(needed=True).status == Status.PROBLEM
-    assert surroundings.check_hub(needed=False).status == Status.WARNING
+    assert environment.check_hub(needed=True).status == Status.PROBLEM
+    assert environment.check_hub(needed=False).status == Status.WARNING
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert surroundings.check_hub(needed=True).status == Status.OK
+    assert environment.check_hub(needed=True).status == Status.OK
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -241,7 +241,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 def test_a_configurations_files_are_looked_at_in_a_process_of_their_own(tmp_path: Path) -> None:
-    outcome = surroundings.check_config(CONFIG, [f"run.folder={tmp_path}"])
+    outcome = environment.check_config(CONFIG, [f"run.folder={tmp_path}"])
     assert outcome.status == Status.OK and f"{tmp_path}/miniature_ocr_cpu (can be made)" in outcome.seen, outcome
 
 
@@ -301,7 +301,7 @@ def test_what_the_configuration_says_of_gpus_folder_and_cluster(
 
 
 def test_a_job_server_that_is_not_there() -> None:
-    outcome = surroundings.check_job_server("http://127.0.0.1:1")
+    outcome = environment.check_job_server("http://127.0.0.1:1")
     assert outcome.status == Status.PROBLEM and "nobody answers" in outcome.seen
 
 

@@ -72,9 +72,9 @@ def run(options: argparse.Namespace) -> int:
 def _checks(options: argparse.Namespace) -> list[Check]:
     from tinyr1v_ray.config.base import apply_overrides, read_yaml
     from tinyr1v_ray.config.kinds import kind_of_config, output_of, values_at
+    from tinyr1v_ray.doctor.environment import environment_checks
     from tinyr1v_ray.doctor.machine import machine_checks
     from tinyr1v_ray.doctor.software import software_checks
-    from tinyr1v_ray.doctor.surroundings import surroundings_checks
     from tinyr1v_ray.planning.make import gpus_asked
 
     if options.overrides and options.config is None:
@@ -90,7 +90,7 @@ def _checks(options: argparse.Namespace) -> list[Check]:
     checks = [
         *software_checks(),
         *machine_checks(gpus_asked(tree), {"results": Path(str(output or "runs"))}),
-        *surroundings_checks(address, options.address, options.config, options.overrides, _uses_hub(tree)),
+        *environment_checks(address, options.address, options.config, options.overrides, _uses_hub(tree)),
     ]
     if not options.only:
         return checks

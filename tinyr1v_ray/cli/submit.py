@@ -97,7 +97,7 @@ def _command_for(config: Path) -> str:
     from tinyr1v_ray.config.kinds import kind_of_config
 
     kind = kind_of_config(read_yaml(config), str(config))
-    return next(command for command, of in KINDS.items() if of == kind)
+    return next(command for command, taken in KINDS.items() if taken == kind)
 
 
 def _packed_tree(folder: Path, limit_mib: float | None) -> WorkingTree:

@@ -24,7 +24,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """Result of one check: what was seen and, unless all is well, how to mend it."""
 
     status: Status
@@ -38,7 +38,7 @@ class Check:
 
     name: str
     why: str
-    look: Callable[[], Outcome]
+    look: Callable[[], CheckResult]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _look(check: Check) -> Finding:
     try:
         outcome = check.look()
     except (OSError, ValueError, RuntimeError, LookupError, subprocess.SubprocessError) as error:
-        outcome = Outcome(Status.PROBLEM, f"the check failed itself: {_one_line(str(error))}", "report it as a bug")
+        outcome = CheckResult(Status.PROBLEM, f"the check failed itself: {_one_line(str(error))}", "report it as a bug")
     elapsed_s = round(time.monotonic() - started, 3)
     return Finding(check.name, outcome.status, outcome.seen, check.why, outcome.fix, elapsed_s)
 
@@ -129,16 +129,16 @@ def run_python(arguments: Sequence[str], timeout_s: float, extra: Mapping[str, s
 
 def run_probe(
     module: str, arguments: Sequence[str], timeout_s: float, fix: str, extra: Mapping[str, str] | None = None
-) -> Outcome:
-    """Run a probe module, which prints an Outcome as JSON; one that dies is a problem with remedy `fix`."""
+) -> CheckResult:
+    """Run a probe module, which prints an CheckResult as JSON; one that dies is a problem with remedy `fix`."""
     result = run_python(["-m", module, *arguments], timeout_s, extra)
     if not result.succeeded:
-        return Outcome(Status.PROBLEM, result.text, fix)
+        return CheckResult(Status.PROBLEM, result.text, fix)
     row = json.loads(result.text)
-    return Outcome(Status(row["status"]), row["seen"], row["fix"])
+    return CheckResult(Status(row["status"]), row["seen"], row["fix"])
 
 
-def write_outcome(outcome: Outcome) -> None:
+def write_result(outcome: CheckResult) -> None:
     """How a probe answers: one line of JSON, its last."""
     sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
 

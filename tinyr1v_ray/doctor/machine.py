@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from tinyr1v_ray.cluster.host import available_memory_bytes, num_cores
-from tinyr1v_ray.doctor.finding import Check, Outcome, Status
+from tinyr1v_ray.doctor.finding import Check, CheckResult, Status
 
 _GIB = 2**30
 _SHM_PROBLEM_GIB, _SHM_WARNING_GIB = 0.25, 2.0
@@ -33,29 +33,29 @@ def machine_checks(gpus_wanted: float, folders: dict[str, Path]) -> list[Check]:
     ]
 
 
-def check_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> Outcome:
+def check_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> CheckResult:
     """Available memory, or what the container's limit leaves of it, and usable cores."""
     available = available_memory_bytes(cgroup)
     seen = f"{available / _GIB:.1f} GiB available, {num_cores()} cores"
     if available < _MEMORY_WARNING_GIB * _GIB:
-        return Outcome(
+        return CheckResult(
             Status.WARNING,
             seen,
             f"have {_MEMORY_WARNING_GIB:g} GiB free, or ask for fewer engines and ranks (rollout.num_engines, "
             "learner.num_ranks) and a smaller rollout.kv_cache_gib",
         )
-    return Outcome(Status.OK, seen)
+    return CheckResult(Status.OK, seen)
 
 
-def check_shared_memory(folder: Path = Path("/dev/shm")) -> Outcome:
+def check_shared_memory(folder: Path = Path("/dev/shm")) -> CheckResult:
     """Free space in shared memory."""
     if not folder.is_dir():
-        return Outcome(Status.PROBLEM, f"{folder} does not exist", f"mount a tmpfs at {folder}")
+        return CheckResult(Status.PROBLEM, f"{folder} does not exist", f"mount a tmpfs at {folder}")
     usage = shutil.disk_usage(folder)
     seen = f"{usage.free / _GIB:.2f} of {usage.total / _GIB:.2f} GiB free at {folder}"
     if usage.free >= _SHM_WARNING_GIB * _GIB:
-        return Outcome(Status.OK, seen)
-    return Outcome(
+        return CheckResult(Status.OK, seen)
+    return CheckResult(
         Status.PROBLEM if usage.free < _SHM_PROBLEM_GIB * _GIB else Status.WARNING,
         seen,
         "give the container more: docker run --shm-size=8g, or in Kubernetes an emptyDir with medium: Memory; or let "
@@ -63,7 +63,7 @@ def check_shared_memory(folder: Path = Path("/dev/shm")) -> Outcome:
     )
 
 
-def check_disk(folders: dict[str, Path]) -> Outcome:
+def check_disk(folders: dict[str, Path]) -> CheckResult:
     """Free space where things are written; folders that do not exist yet count as their nearest parent."""
     worst, seen = Status.OK, []
     for name, folder in folders.items():
@@ -75,7 +75,7 @@ def check_disk(folders: dict[str, Path]) -> Outcome:
             worst = Status.PROBLEM
         elif usage.free < _DISK_WARNING_GIB * _GIB or 1 - usage.free / usage.total > _FULL_FOR_RAY:
             worst = Status.WARNING if worst == Status.OK else worst
-    return Outcome(
+    return CheckResult(
         worst,
         "; ".join(seen),
         ""
@@ -85,7 +85,7 @@ def check_disk(folders: dict[str, Path]) -> Outcome:
     )
 
 
-def check_limits() -> Outcome:
+def check_limits() -> CheckResult:
     """Open files and processes that this shell allows."""
     files, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -95,10 +95,10 @@ def check_limits() -> Outcome:
         below_hard = most_files == unlimited or most_files >= _FILES_WARNING
         fix = f"ulimit -n {_FILES_WARNING}" if below_hard else "raise nofile in /etc/security/limits.conf"
         status = Status.PROBLEM if files < _FILES_PROBLEM else Status.WARNING
-        return Outcome(status, seen, f"{fix} before Ray starts (in Slurm and systemd: LimitNOFILE)")
+        return CheckResult(status, seen, f"{fix} before Ray starts (in Slurm and systemd: LimitNOFILE)")
     if processes != unlimited and processes < _FILES_PROBLEM:
-        return Outcome(Status.PROBLEM, seen, "ulimit -u 65536: threads count as processes")
-    return Outcome(Status.OK, seen)
+        return CheckResult(Status.PROBLEM, seen, "ulimit -u 65536: threads count as processes")
+    return CheckResult(Status.OK, seen)
 
 
 def _count(limit: int) -> str:
@@ -113,30 +113,32 @@ def _gpu_build_installed() -> bool:
     return True
 
 
-def check_gpus(wanted: float = 0.0, program: str = "nvidia-smi") -> Outcome:
+def check_gpus(wanted: float = 0.0, program: str = "nvidia-smi") -> CheckResult:
     """GPUs by the driver's own tool, against the engine that is installed and what a configuration asks for."""
     built_for_gpus = _gpu_build_installed()
     path = shutil.which(program)
     if path is None:
         if wanted or built_for_gpus:
             reason = f"the configuration asks for {wanted:g}" if wanted else "the GPU build of vLLM is installed"
-            return Outcome(
+            return CheckResult(
                 Status.PROBLEM,
                 f"no {program} here, but {reason}",
                 "run this on a GPU node (in a container: with the NVIDIA runtime), or use a CPU configuration",
             )
-        return Outcome(Status.OK, "none; CPU configurations run")
+        return CheckResult(Status.OK, "none; CPU configurations run")
     query = [path, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
     gpus = [line.strip() for line in done.stdout.splitlines() if line.strip()]
     if done.returncode != 0 or not gpus:
         said = " ".join((done.stderr or done.stdout).split())[:200] or f"exit code {done.returncode}"
-        return Outcome(Status.PROBLEM, f"{program} fails: {said}", "load or reinstall the NVIDIA driver; check dmesg")
+        return CheckResult(
+            Status.PROBLEM, f"{program} fails: {said}", "load or reinstall the NVIDIA driver; check dmesg"
+        )
     seen = f"{len(gpus)} x {gpus[0]}"
     if not built_for_gpus:
-        return Outcome(
+        return CheckResult(
             Status.PROBLEM if wanted else Status.WARNING,
             f"{seen}, but vLLM's CPU build is installed",
             "install the GPU build: `make install EXTRAS=gpu`",
         )
-    return Outcome(Status.OK, seen)
+    return CheckResult(Status.OK, seen)

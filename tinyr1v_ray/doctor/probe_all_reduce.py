@@ -12,7 +12,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from tinyr1v_ray.doctor.finding import Outcome, Status, write_outcome
+from tinyr1v_ray.doctor.finding import CheckResult, Status, write_result
 
 NUM_RANKS = 2
 LENGTH = 1 << 16
@@ -49,7 +49,7 @@ def main() -> None:
         )
     interface = os.environ.get(f"{backend.upper()}_SOCKET_IFNAME", "")
     over = f" over {interface}" if interface else ""
-    write_outcome(Outcome(Status.OK, f"{backend}, {NUM_RANKS} processes{over}: right sums"))
+    write_result(CheckResult(Status.OK, f"{backend}, {NUM_RANKS} processes{over}: right sums"))
 
 
 if __name__ == "__main__":

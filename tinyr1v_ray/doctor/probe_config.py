@@ -17,7 +17,7 @@ from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.model_folder import check_context, check_model_folder, find_model_folder
 from tinyr1v_ray.data.sources import SourceKind, parse_source
-from tinyr1v_ray.doctor.finding import Outcome, Status, write_outcome
+from tinyr1v_ray.doctor.finding import CheckResult, Status, write_result
 from tinyr1v_ray.errors import RunFolderError, TinyR1VError
 from tinyr1v_ray.evaluation.benchmarks.load import find_file
 from tinyr1v_ray.jobs.evaluate.folder import output_folder
@@ -32,13 +32,13 @@ from tinyr1v_ray.planning.units import several
 _HUB_TIMEOUT_S = 20.0
 
 
-def check(path: Path, overrides: Sequence[str]) -> Outcome:
+def check(path: Path, overrides: Sequence[str]) -> CheckResult:
     """What is there, or the first thing that is not."""
     try:
-        return Outcome(Status.OK, "found " + ", ".join(_look(read_config(path, overrides))))
+        return CheckResult(Status.OK, "found " + ", ".join(_look(read_config(path, overrides))))
     except (TinyR1VError, HfHubHTTPError, OSError, ValueError) as error:
         what, _, remedy = " ".join(str(error).split()).partition("; ")
-        return Outcome(Status.PROBLEM, what[:300], remedy or "correct the path or name in the configuration")
+        return CheckResult(Status.PROBLEM, what[:300], remedy or "correct the path or name in the configuration")
 
 
 def _look(config: AnyConfig) -> list[str]:
@@ -90,7 +90,9 @@ def _data(configs: Sequence[TrainConfig]) -> str:
 
 
 def _benchmarks(configs: Sequence[EvaluateConfig]) -> str:
-    named = {benchmark.name: (benchmark, Path(of.data)) for of in configs for benchmark in named_benchmarks(of)}
+    named = {
+        benchmark.name: (benchmark, Path(config.data)) for config in configs for benchmark in named_benchmarks(config)
+    }
     for benchmark, folder in named.values():
         if benchmark.files:  # the miniature's are made
             find_file(benchmark, folder)
@@ -105,7 +107,7 @@ def _folder(folder: Path) -> str:
 
 def main() -> None:
     """Arguments: the file, then overrides."""
-    write_outcome(check(Path(sys.argv[1]), sys.argv[2:]))
+    write_result(check(Path(sys.argv[1]), sys.argv[2:]))
 
 
 if __name__ == "__main__":

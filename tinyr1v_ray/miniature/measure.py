@@ -28,7 +28,7 @@ _ANSWER = re.compile(r"</think>\s*<answer>(.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Score:
+class StyleScore:
     """Share of right answers with its 95 % Wilson interval, and mean tokens an answer, forced ones included."""
 
     num_items: int
@@ -128,7 +128,7 @@ def measure(
                 num_right, num_tokens = num_right + right, num_tokens + tokens
                 on_items(count)
             low, high = binomtest(num_right, num_items).proportion_ci(method="wilson")
-            result = Score(num_items, num_right / num_items, low, high, num_tokens / num_items)
+            result = StyleScore(num_items, num_right / num_items, low, high, num_tokens / num_items)
             figures[str(domain)][mode] = {name: round(value, 4) for name, value in asdict(result).items()}
     return figures
 

@@ -59,7 +59,7 @@ def gpu_problems(seating: Seating, memories: Mapping[str, ActorMemory], cluster:
     for seat in seating.seats:
         for gpu in seat.gpus:
             taken.setdefault((seat.node, gpu), []).append(seat)
-    for _, seats in sorted(taken.items(), key=lambda of: of[0]):
+    for _, seats in sorted(taken.items(), key=lambda place: place[0]):
         roles = tuple(seat.actor.role for seat in seats)
         needed = sum(memories[role].most_bytes for role in roles)
         if needed > room and roles not in problems:

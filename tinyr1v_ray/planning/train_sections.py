@@ -105,8 +105,8 @@ def _batch_section(design: TrainDesign) -> Section:
     expected, most = work.expected, work.most
     staleness = config.run.max_staleness
 
-    def row(name: str, of: Any) -> tuple[str, str, str]:
-        return name, count(of(expected)), count(of(most))
+    def row(name: str, number: Any) -> tuple[str, str, str]:
+        return name, count(number(expected)), count(number(most))
 
     rows = (
         (

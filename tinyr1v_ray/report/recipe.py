@@ -40,7 +40,7 @@ class _Row(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
 
-class StageRow(_Row):
+class RecipeStageRow(_Row):
     """One stage; `seconds` is None until it has ended."""
 
     id: str
@@ -54,7 +54,7 @@ class StageRow(_Row):
     seconds: Finite | None = None
 
 
-class ModelRow(_Row):
+class RecipeModelRow(_Row):
     """One model of one seed, how it was made, and where its training, merge and evaluation lie."""
 
     name: str
@@ -77,8 +77,8 @@ class RecipeIndex(_Row):
     name: str
     started: str = ""
     miniature: bool = False
-    stages: list[StageRow]
-    models: list[ModelRow]
+    stages: list[RecipeStageRow]
+    models: list[RecipeModelRow]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Recipe:
     name: str
     started: str
     miniature: bool
-    stages: tuple[StageRow, ...]
+    stages: tuple[RecipeStageRow, ...]
     entries: tuple[Entry, ...]
 
     @property
@@ -154,7 +154,7 @@ def read_recipe(run: Path) -> Recipe:
     return Recipe(run, index.name, index.started, index.miniature, tuple(index.stages), entries)
 
 
-def _entry(run: Path, row: ModelRow, states: Mapping[Path, str]) -> Entry:
+def _entry(run: Path, row: RecipeModelRow, states: Mapping[Path, str]) -> Entry:
     def found(text: str | None, *allowed: str) -> Path | None:
         path = run / text if text else None
         return path if path is not None and _state(path, states) in allowed else None

@@ -35,7 +35,10 @@ class EvaluationInputs:
     @property
     def max_images(self) -> int:
         """Largest number of images in a prompt, at least 1."""
-        return max((len(prompt.images) for of in self.prompts.values() for prompt in of.values()), default=1) or 1
+        return (
+            max((len(prompt.images) for prompts in self.prompts.values() for prompt in prompts.values()), default=1)
+            or 1
+        )
 
 
 def named_benchmarks(config: EvaluateConfig) -> list[Benchmark]:

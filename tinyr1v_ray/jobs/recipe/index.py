@@ -20,7 +20,7 @@ from tinyr1v_ray.files.durable import replace_file
 from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.jobs.recipe.graph import Graph
 from tinyr1v_ray.jobs.recipe.stage import BASE, AnyStage, RecipeModel
-from tinyr1v_ray.report.recipe import INDEX, ModelRow, RecipeIndex, StageRow
+from tinyr1v_ray.report.recipe import INDEX, RecipeIndex, RecipeModelRow, RecipeStageRow
 
 
 class State(StrEnum):
@@ -102,8 +102,8 @@ class Index:
         self.states[stage.id] = state
         self.write()
 
-    def _stage_row(self, stage: AnyStage) -> StageRow:
-        return StageRow(
+    def _stage_row(self, stage: AnyStage) -> RecipeStageRow:
+        return RecipeStageRow(
             id=stage.id,
             kind=stage.kind,
             name=stage.name,
@@ -115,13 +115,13 @@ class Index:
             seconds=self._seconds.get(stage.id),
         )
 
-    def _model_row(self, model: RecipeModel) -> ModelRow:
+    def _model_row(self, model: RecipeModel) -> RecipeModelRow:
         stages = {stage.id: stage for stage in self._graph.stages}
         made = stages[model.made_by].describe(model, self._config) if model.made_by else {"role": BASE}
         evaluation = stages[self._graph.evaluated_by[model.name, model.seed]].folder
         row = {"name": model.name, "seed": model.seed, **made, "folder": model.folder, "evaluation": evaluation}
         shown = {key: self._shown(value) if isinstance(value, Path) else value for key, value in row.items()}
-        return ModelRow.model_validate(shown)
+        return RecipeModelRow.model_validate(shown)
 
     def _shown(self, path: Path) -> str:
         return str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else str(path)

@@ -66,7 +66,7 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
         index = Index(folder, config, graph)
         index.write()
         if waiting := _waiting(graph, index):
-            asyncio.run(_Run(index, waiting, display, command).to_the_end())
+            asyncio.run(_RecipeRun(index, waiting, display, command).to_the_end())
         display.line("writing the report")
         return PipelineSummary(folder, write_report(folder), len(graph.stages), num_found)
 
@@ -104,7 +104,7 @@ def _unusable(folder: Path, reason: str | None) -> RunFolderError:
     )
 
 
-class _Run:
+class _RecipeRun:
     """The stages that are waiting, on the cluster that this process is connected to."""
 
     def __init__(self, index: Index, waiting: Sequence[AnyStage], display: Display, command: Sequence[str]) -> None:
@@ -147,4 +147,4 @@ class _Run:
 def _nodes() -> list[Node]:
     """What the cluster has now; one that grows has more later."""
     resources = node_resources()
-    return [Node(of.get("CPU", 0.0), [1.0] * int(of.get("GPU", 0.0))) for of in resources]
+    return [Node(node.get("CPU", 0.0), [1.0] * int(node.get("GPU", 0.0))) for node in resources]

@@ -93,7 +93,7 @@ class Stage(ABC, Generic[SettingsT]):
 
     @abstractmethod
     def describe(self, model: RecipeModel, config: PipelineConfig) -> dict[str, Any]:
-        """Of a model that this stage makes: the fields of the report's `ModelRow` that say how it was made."""
+        """Of a model that this stage makes: the fields of the report's `RecipeModelRow` that say how it was made."""
 
 
 AnyStage = Stage[Any]
