@@ -15,14 +15,15 @@ from tinyr1v_ray.types import Prompt, ScoredGroup
 async def train(system: System, config: LoopConfig, clock: PhaseClock) -> None:
     """Run steps `first_step` to `num_steps`; a producer that dies ends the run with its own cause."""
     window = StalenessWindow((config.max_staleness + 1) * config.num_prompts_per_step)
-    cursor = config.cursor
+    cursor, state = config.cursor, config.state
     async with asyncio.TaskGroup() as tasks:
         producer = tasks.create_task(_produce(system, window, config.cursor, tasks))
         for step in range(config.first_step, config.num_steps + 1):
             with clock("generate"):
                 groups, num_rejected = await window.take(config.num_prompts_per_step, config.accept)
             cursor += len(groups) + num_rejected
-            advantages_PG = [config.advantages(group) for group in groups]
+            advantages = config.advantages(groups, state)
+            advantages_PG, state = advantages.by_group_PG, advantages.state
             batch = build_train_batch(step, groups, advantages_PG, config.num_minibatches, config.keep_zero_advantages)
             with clock("learn"):
                 update = await system.learner.update(batch)
@@ -32,9 +33,9 @@ async def train(system: System, config: LoopConfig, clock: PhaseClock) -> None:
                 await system.held_out.evaluate(step)
             if step < config.num_steps:
                 window.release(len(groups))  # only now may a new prompt start
-            system.metrics.log(step, update, groups, advantages_PG, num_rejected, clock.lap())
+            system.metrics.log(step, update, groups, advantages, num_rejected, clock.lap())
             with clock("checkpoint"):  # after the log, so that what a checkpoint counts as consumed is on record
-                await system.checkpoints.after_step(step, cursor)
+                await system.checkpoints.after_step(step, cursor, state)
         producer.cancel()
 
 

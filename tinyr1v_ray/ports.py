@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
-from tinyr1v_ray.types import LearnerUpdate, Prompt, RolloutGroup, ScoredGroup, TrainBatch
+from tinyr1v_ray.types import LearnerUpdate, Prompt, RolloutGroup, ScoredGroup, StepAdvantages, TrainBatch
 
 
 class PromptSource(Protocol):
@@ -49,8 +47,11 @@ class WeightPublisher(Protocol):
 class CheckpointStore(Protocol):
     """Durable state of a run."""
 
-    async def after_step(self, step: int, cursor: int) -> None:
-        """Save if the step is due; `cursor` counts the groups consumed so far. Raises CheckpointError."""
+    async def after_step(self, step: int, cursor: int, state: Mapping[str, float]) -> None:
+        """Save if the step is due; `cursor` counts the groups consumed so far, `state` is that of the advantages.
+
+        Raises CheckpointError.
+        """
 
 
 class HeldOutEvaluator(Protocol):
@@ -68,7 +69,7 @@ class MetricSink(Protocol):
         step: int,
         update: LearnerUpdate,
         groups: Sequence[ScoredGroup],
-        advantages_PG: Sequence[np.ndarray],
+        advantages: StepAdvantages,
         num_rejected: int,
         seconds: Mapping[str, float],
     ) -> None:
@@ -91,14 +92,18 @@ class System:
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What the loop needs to know; `first_step` and `cursor` are 1 and 0, or a checkpoint's."""
+    """What the loop needs to know; `first_step`, `cursor` and `state` are 1, 0 and empty, or a checkpoint's.
+
+    `advantages` makes those of a step from its groups and the state that the step before left.
+    """
 
     num_steps: int
     num_prompts_per_step: int
     max_staleness: int
     num_minibatches: int
     keep_zero_advantages: bool
-    advantages: Callable[[ScoredGroup], np.ndarray]
+    advantages: Callable[[Sequence[ScoredGroup], Mapping[str, float]], StepAdvantages]
     accept: Callable[[ScoredGroup], bool]
     first_step: int = 1
     cursor: int = 0
+    state: Mapping[str, float] = field(default_factory=dict)

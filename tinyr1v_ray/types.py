@@ -1,4 +1,6 @@
-"""What flows between the stages, frozen: Prompt -> RolloutGroup -> ScoredGroup -> TrainBatch -> LearnerUpdate.
+"""What flows between the stages, frozen.
+
+Prompt -> RolloutGroup -> ScoredGroup -> StepAdvantages -> TrainBatch -> LearnerUpdate -> StepMetrics.
 
 Shape suffixes: P prompts, G completions of a prompt, T completion tokens, L prompt + completion, B rows.
 Between processes numpy arrays travel, never torch tensors, and images travel as references.
@@ -161,6 +163,29 @@ class ScoredGroup:
     def lengths_G(self) -> np.ndarray:
         """int64 [G], tokens."""
         return np.array([completion.num_tokens for completion in self.group.completions], np.int64)
+
+    @property
+    def correct_G(self) -> np.ndarray:
+        """bool [G]: the domain's own verdict."""
+        return np.array([score.correct for score in self.scores], bool)
+
+
+@dataclass(frozen=True)
+class StepAdvantages:
+    """The advantages of a step, float64 [G] for each of its P groups, 0 for completions that are not trained on.
+
+    `if_equally_long_PG` is what they would be if the answers of each group were as long as its shortest: what differs
+    is due to length alone. `state` is what the next step's advantages need of this one's; it is logged and kept in
+    checkpoints.
+
+    >>> advantages = StepAdvantages((np.array([1.2, 0.8]),), (np.array([1.0, 1.0]),), {"beta": 0.4})
+    >>> float(np.abs(advantages.by_group_PG[0] - advantages.if_equally_long_PG[0]).sum().round(3))
+    0.4
+    """
+
+    by_group_PG: tuple[np.ndarray, ...]
+    if_equally_long_PG: tuple[np.ndarray, ...]
+    state: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

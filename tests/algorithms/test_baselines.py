@@ -1,11 +1,11 @@
-"""The baselines' formulas by hand, their degenerate cases, and the choice among algorithms."""
+"""The baselines' formulas by hand, their degenerate cases, and which groups are taken."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyr1v_ray.algorithms.advantages import DynamicSampling, build_accept, build_advantage, usable_advantages
+from tinyr1v_ray.algorithms.advantages import DynamicSampling, build_accept
 from tinyr1v_ray.algorithms.baselines import (
     dapo_advantages,
     dr_grpo_advantages,
@@ -13,7 +13,6 @@ from tinyr1v_ray.algorithms.baselines import (
     is_informative,
     overlong_penalties,
 )
-from tinyr1v_ray.algorithms.lipo import LipoConfig, lipo_advantages
 from tinyr1v_ray.config.algorithm import AlgorithmSettings, DapoConfig
 from tinyr1v_ray.errors import DataError, RolloutError
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup, Score, ScoredGroup
@@ -75,37 +74,6 @@ def test_bad_rewards_are_refused(bad):
     for function in (grpo_advantages, dr_grpo_advantages, is_informative):
         with pytest.raises(DataError):
             function(bad)
-
-
-@pytest.mark.parametrize(
-    "name, want",
-    [
-        ("lipo", lipo_advantages(REWARDS, LENGTHS, LipoConfig(boost=0.7))),
-        ("grpo", grpo_advantages(REWARDS)),
-        ("dr_grpo", dr_grpo_advantages(REWARDS)),
-        ("dapo", dapo_advantages(REWARDS, LENGTHS, max_tokens=96, overlong_buffer=8, overlong_penalty=0.5)),
-    ],
-)
-def test_the_settings_choose(name, want):
-    algorithm = AlgorithmSettings(
-        name=name, lipo=LipoConfig(boost=0.7), dapo=DapoConfig(overlong_buffer=8, overlong_penalty=0.5)
-    )
-    got = build_advantage(algorithm, max_tokens=96)(np.array(REWARDS), np.array(LENGTHS))
-    np.testing.assert_array_equal(got, want)
-
-
-def test_unusable_completions_take_no_part():
-    def completion(length, finish=Finish.STOP):
-        return Completion(np.zeros(length, np.int32), np.zeros(length, np.float32), "", finish, 0, 0)
-
-    completions = completion(5), completion(3), completion(9, Finish.ABORT), completion(7), completion(0)
-    scores = Score(1.0), Score(0.0, failure="timed out"), Score(1.0), Score(0.0), Score(1.0)
-    group = ScoredGroup(RolloutGroup(Prompt("a", "math", "?", "1", (1,)), completions), scores)
-    got = usable_advantages(group, build_advantage(AlgorithmSettings(name="dr_grpo"), 96))
-    assert got.tolist() == [0.5, 0.0, 0.0, -0.5, 0.0]
-    nobody = ScoredGroup(RolloutGroup(group.group.prompt, (completion(0),)), (Score(1.0),))
-    for name in ("lipo", "grpo", "dr_grpo", "dapo"):
-        assert usable_advantages(nobody, build_advantage(AlgorithmSettings(name=name), 96)).tolist() == [0.0]
 
 
 def scored(*rewards_G, failure=""):

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyr1v_ray.algorithms.advantages import build_accept, build_advantage, usable_advantages
+from tinyr1v_ray.algorithms.advantages import build_accept, build_advantages
 from tinyr1v_ray.cluster.connection import connected
 from tinyr1v_ray.cluster.learner_group import LearnerGroup
 from tinyr1v_ray.config.base import load_settings
@@ -106,7 +106,7 @@ class _Publisher:
 
 
 class _LeftOut:
-    async def after_step(self, step: int, cursor: int) -> None:
+    async def after_step(self, step: int, cursor: int, state: Mapping[str, float]) -> None:
         """Checkpoints are left out."""
 
     async def evaluate(self, step: int) -> None:
@@ -141,14 +141,13 @@ class SteppedRun:
     async def advance(self, num_steps: int) -> list[Step]:
         """The next steps, by the package's own loop."""
         run, algorithm = self.config.run, self.config.algorithm
-        advantage = build_advantage(algorithm, self.config.rollout.max_tokens)
         loop_config = LoopConfig(
             num_steps=self._num_steps + num_steps,
             num_prompts_per_step=run.num_prompts_per_step,
             max_staleness=run.max_staleness,
             num_minibatches=self.config.learner.num_minibatches,
             keep_zero_advantages=algorithm.kl_coefficient > 0,
-            advantages=lambda group: usable_advantages(group, advantage),
+            advantages=build_advantages(algorithm, self.config.rollout.max_tokens),
             accept=build_accept(algorithm, run.num_prompts_per_step),
             first_step=self._num_steps + 1,
             cursor=self._num_steps * run.num_prompts_per_step,

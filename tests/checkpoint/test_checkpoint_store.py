@@ -27,7 +27,7 @@ PAYLOAD = {"deepspeed/model.pt": b"weights" * 1000, "deepspeed/optim.pt": b"mome
 
 
 def state(step: int) -> RunState:
-    return RunState(step, step * 16, {"torch": "2.13.0"})
+    return RunState(step, step * 16, {"torch": "2.13.0"}, {"beta": step / 7})
 
 
 def save(checkpoints: CheckpointFolder, step: int) -> None:
@@ -287,6 +287,11 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path, keep_las
 def test_the_manifest_lists_sizes_hashes_and_state(checkpoints: CheckpointFolder) -> None:
     save(checkpoints, 40)
     content = json.loads((checkpoints.path(40) / MANIFEST).read_text())
-    assert content["state"] == {"step": 40, "cursor": 640, "versions": {"torch": "2.13.0"}}
+    assert content["state"] == {
+        "step": 40,
+        "cursor": 640,
+        "versions": {"torch": "2.13.0"},
+        "advantages": {"beta": 40 / 7},
+    }
     assert set(content["files"]) == set(PAYLOAD)
     assert content["files"]["note.json"]["num_bytes"] == 4

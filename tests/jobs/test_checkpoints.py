@@ -42,7 +42,7 @@ def saved(folder: Path, learner: FileWriter, steps: range) -> CheckpointFolder:
 
     async def run() -> None:
         for step in steps:
-            await checkpoints.after_step(step, cursor=16 * step)
+            await checkpoints.after_step(step, cursor=16 * step, state={"beta": step / 3})
 
     asyncio.run(run())
     return store
@@ -53,6 +53,7 @@ def test_saves_at_multiples_and_at_the_last_step(tmp_path: Path) -> None:
     assert store.steps() == [8, 10]  # 4 went when 10 came: two are kept
     latest = store.latest()
     assert latest is not None and (latest.state.step, latest.state.cursor) == (10, 160)
+    assert latest.state.advantages == {"beta": 10 / 3}
     assert latest.state.versions["ray"]
 
 

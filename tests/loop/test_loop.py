@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,17 @@ from tinyr1v_ray.errors import RolloutError
 from tinyr1v_ray.loop import train
 from tinyr1v_ray.ports import LoopConfig, System
 from tinyr1v_ray.telemetry.timing import PhaseClock
-from tinyr1v_ray.types import Completion, Finish, LearnerUpdate, Prompt, RolloutGroup, Score, ScoredGroup, TrainBatch
+from tinyr1v_ray.types import (
+    Completion,
+    Finish,
+    LearnerUpdate,
+    Prompt,
+    RolloutGroup,
+    Score,
+    ScoredGroup,
+    StepAdvantages,
+    TrainBatch,
+)
 
 
 @dataclass
@@ -28,6 +38,8 @@ class Machines:
     version: int = 0
     trained: list[tuple[int, int, int]] = field(default_factory=list)  # step, prompt number, version it began under
     cursors: list[int] = field(default_factory=list)
+    states: list[Mapping[str, float]] = field(default_factory=list)
+    advantages: list[list[float]] = field(default_factory=list)
     evaluated: list[tuple[int, int, int]] = field(default_factory=list)  # step, version, groups in flight
     num_started: int = 0
     most_in_flight: int = 0
@@ -50,14 +62,18 @@ class Machines:
         self.in_flight -= 1
         if int(prompt.prompt_id) == self.fail_at_prompt:
             raise RolloutError("engine died")
-        tokens, logprobs = np.array([7], np.int32), np.zeros(1, np.float32)
-        answer = Completion(tokens, logprobs, "1", Finish.STOP, version, self.version)
-        return RolloutGroup(prompt, (answer, answer))
+        answers = [
+            Completion(
+                np.full(length, 7, np.int32), np.zeros(length, np.float32), "1", Finish.STOP, version, self.version
+            )
+            for length in (1, 2 + int(prompt.prompt_id) % 3)
+        ]
+        return RolloutGroup(prompt, tuple(answers))
 
     async def score(self, group: RolloutGroup) -> ScoredGroup:
         await asyncio.sleep(self.random.uniform(0, 0.002))
         second = 1.0 if int(group.prompt.prompt_id) in self.flat_prompts else 0.0
-        return ScoredGroup(group, (Score(1.0), Score(second)))
+        return ScoredGroup(group, (Score(1.0, correct=True), Score(second, correct=second == 1.0)))
 
     async def update(self, batch: TrainBatch) -> LearnerUpdate:
         await asyncio.sleep(0.002)
@@ -74,11 +90,20 @@ class Machines:
         await asyncio.sleep(0.002)
         self.evaluated.append((step, self.version, self.in_flight))
 
-    async def after_step(self, step: int, cursor: int) -> None:
+    async def after_step(self, step: int, cursor: int, state: Mapping[str, float]) -> None:
         self.cursors.append(cursor)
+        self.states.append(state)
 
-    def log(self, *_: object) -> None:
-        """Nothing to check here."""
+    def log(
+        self, step: int, update: LearnerUpdate, groups: Sequence[ScoredGroup], advantages: StepAdvantages, *_: object
+    ) -> None:
+        self.advantages += [advantages_G.tolist() for advantages_G in advantages.by_group_PG]
+
+
+def centred(groups: Sequence[ScoredGroup], state: Mapping[str, float]) -> StepAdvantages:
+    """Rewards less the group's mean."""
+    advantages_PG = tuple(group.rewards_G - group.rewards_G.mean() for group in groups)
+    return StepAdvantages(advantages_PG, advantages_PG)
 
 
 def run(machines: Machines, **changes: Any) -> Machines:
@@ -88,7 +113,7 @@ def run(machines: Machines, **changes: Any) -> Machines:
         max_staleness=0,
         num_minibatches=1,
         keep_zero_advantages=True,
-        advantages=lambda group: group.rewards_G - group.rewards_G.mean(),
+        advantages=centred,
         accept=lambda group: True,
     )
     system = System(*[machines] * 8)
@@ -153,7 +178,7 @@ def test_a_prompt_source_that_ends_fails_the_run_instead_of_hanging() -> None:
 
 
 async def _train_short(machines: Machines) -> None:
-    config = LoopConfig(2, 4, 0, 1, True, lambda group: group.rewards_G, lambda group: True)
+    config = LoopConfig(2, 4, 0, 1, True, centred, lambda group: True)
     await train(System(*[machines] * 8), config, PhaseClock())
 
 

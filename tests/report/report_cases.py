@@ -37,7 +37,17 @@ from tinyr1v_ray.telemetry.metrics import step_metrics
 from tinyr1v_ray.telemetry.run_folder import create_run_folder
 from tinyr1v_ray.telemetry.samples import SampleSink
 from tinyr1v_ray.telemetry.sinks import JsonlSink
-from tinyr1v_ray.types import Completion, Finish, ImageRef, LearnerUpdate, Prompt, RolloutGroup, Score, ScoredGroup
+from tinyr1v_ray.types import (
+    Completion,
+    Finish,
+    ImageRef,
+    LearnerUpdate,
+    Prompt,
+    RolloutGroup,
+    Score,
+    ScoredGroup,
+    StepAdvantages,
+)
 
 NUM_ITEMS = 20
 BENCHMARKS = ("miniature:math", "miniature:structure", "miniature:ocr")
@@ -204,10 +214,10 @@ def write_training(folder: Path, case: Case, seed: int, num_steps: int = 6) -> N
     picture.write_bytes(draw(case.name))
     for step in range(1, num_steps + 1):
         groups = [_group(case, seed, step, number, num_steps, picture) for number in range(2)]
-        advantages_PG = [_advantages(case, group) for group in groups]
+        advantages_PG = tuple(_advantages(case, group) for group in groups)
         update = LearnerUpdate(step, {"loss": 0.1 / step})
         seconds = {"generate": 2.0, "learn": 1.5, "weights": 0.25, "step": 4.0}
-        metrics = step_metrics(step, update, groups, advantages_PG, 0, seconds)
+        metrics = step_metrics(step, update, groups, StepAdvantages(advantages_PG, advantages_PG), 0, seconds)
         for sink in sinks:
             sink.log(metrics, groups, advantages_PG)
     for sink in sinks:

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tinyr1v_ray.config.surroundings import TelemetrySettings
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.telemetry.sinks import StepRecorder, TensorBoardSink, WandbSink, open_recorder, rewind
+from tinyr1v_ray.types import StepAdvantages
 
 
 def read_rows(path):
@@ -19,7 +20,8 @@ def read_rows(path):
 def record(recorder, make, steps):
     for step in steps:
         groups, advantages_PG, update = make.step(step)
-        recorder.log(step, update, groups, advantages_PG, 0, {"learn": 0.5, "step": 2.0})
+        advantages = StepAdvantages(tuple(advantages_PG), tuple(advantages_PG))
+        recorder.log(step, update, groups, advantages, 0, {"learn": 0.5, "step": 2.0})
 
 
 def test_jsonl_rows(tmp_path, make):

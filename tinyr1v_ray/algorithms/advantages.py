@@ -1,50 +1,111 @@
-"""Which algorithm turns rewards and lengths into advantages, on which completions, and which groups it takes at all."""
+"""From the scored groups of a step to their advantages: the table of algorithms, and which groups are taken at all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from tinyr1v_ray.algorithms.baselines import dapo_advantages, dr_grpo_advantages, grpo_advantages, is_informative
+from tinyr1v_ray.algorithms.group import StepFacts, UsableGroup
 from tinyr1v_ray.algorithms.lipo import lipo_advantages
 from tinyr1v_ray.config.algorithm import AlgorithmSettings
 from tinyr1v_ray.errors import RolloutError
-from tinyr1v_ray.types import ScoredGroup
+from tinyr1v_ray.types import ScoredGroup, StepAdvantages
 
-Advantage = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From rewards [G] and lengths [G] in tokens to advantages, float64 [G]."""
+OfGroup = Callable[[UsableGroup, StepFacts], np.ndarray]
+"""Advantages, float64 [G], of one of a step's groups."""
 
 
-def build_advantage(settings: AlgorithmSettings, max_tokens: int) -> Advantage:
-    """The advantage function of the algorithm named in the settings; `max_tokens` is the longest completion.
+def _keep_nothing(facts: StepFacts) -> Mapping[str, float]:
+    return {}
 
-    >>> build_advantage(AlgorithmSettings(name="dr_grpo"), 96)(np.array([1.0, 0.0]), np.array([9, 9])).tolist()
-    [0.5, -0.5]
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A row of the table: the advantages of a step, one array a group, as a pure function of the step's facts.
+
+    `control` makes the step's state out of that of the step before (which `facts.state` holds then) and the step's
+    groups. It comes first, is logged, and is kept in checkpoints.
     """
-    if settings.name == "lipo":
-        return lambda rewards_G, lengths_G: lipo_advantages(rewards_G, lengths_G, settings.lipo)
-    if settings.name == "dapo":
-        return lambda rewards_G, lengths_G: dapo_advantages(
-            rewards_G,
-            lengths_G,
-            max_tokens=max_tokens,
-            overlong_buffer=settings.dapo.overlong_buffer,
-            overlong_penalty=settings.dapo.overlong_penalty,
-        )
-    plain = grpo_advantages if settings.name == "grpo" else dr_grpo_advantages
-    return lambda rewards_G, lengths_G: plain(rewards_G)
+
+    of_step: Callable[[StepFacts], list[np.ndarray]]
+    control: Callable[[StepFacts], Mapping[str, float]] = _keep_nothing
 
 
-def usable_advantages(group: ScoredGroup, advantage: Advantage) -> np.ndarray:
-    """Advantages of a scored group, float64 [G]: compared among its usable completions alone, 0 for the others.
+def each(of_group: OfGroup) -> Callable[[StepFacts], list[np.ndarray]]:
+    """A step's advantages where every group is by itself."""
+    return lambda facts: [of_group(group, facts) for group in facts.groups]
 
-    An answer that was aborted or could not be scored has no reward: taking its 0 for one would push the others up.
+
+def _dapo(group: UsableGroup, facts: StepFacts) -> np.ndarray:
+    return dapo_advantages(
+        group.rewards_G,
+        group.lengths_G,
+        max_tokens=facts.max_tokens,
+        overlong_buffer=facts.settings.dapo.overlong_buffer,
+        overlong_penalty=facts.settings.dapo.overlong_penalty,
+    )
+
+
+ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
+    {
+        "lipo": Algorithm(each(lambda g, facts: lipo_advantages(g.rewards_G, g.lengths_G, facts.settings.lipo))),
+        "grpo": Algorithm(each(lambda g, facts: grpo_advantages(g.rewards_G))),
+        "dr_grpo": Algorithm(each(lambda g, facts: dr_grpo_advantages(g.rewards_G))),
+        "dapo": Algorithm(each(_dapo)),
+    }
+)
+"""By `algorithm.name`."""
+
+
+def build_advantages(
+    settings: AlgorithmSettings, max_tokens: int
+) -> Callable[[Sequence[ScoredGroup], Mapping[str, float]], StepAdvantages]:
+    """From a step's groups and the state that the step before left (at first none) to the step's advantages.
+
+    Completions are compared among the usable ones of their group alone, and the others have 0: an answer that was
+    aborted or could not be scored has no reward, and taking its 0 for one would push the others up. `max_tokens` is
+    the longest completion.
     """
-    usable_G = group.usable_G
-    advantages_G = np.zeros(usable_G.shape, np.float64)
-    advantages_G[usable_G] = advantage(group.rewards_G[usable_G], group.lengths_G[usable_G])
-    return advantages_G
+    algorithm = ALGORITHMS[settings.name]
+
+    def of_step(groups: Sequence[ScoredGroup], state: Mapping[str, float]) -> StepAdvantages:
+        usable = [_usable(group) for group in groups]
+        facts = StepFacts(tuple(group for group in usable if group.rewards_G.size), settings, max_tokens, state)
+        facts = replace(facts, state=algorithm.control(facts))
+        alike = replace(facts, groups=tuple(_equally_long(group) for group in facts.groups))
+        advantages, if_equally_long = (_at_their_places(algorithm.of_step(of), groups) for of in (facts, alike))
+        return StepAdvantages(advantages, if_equally_long, facts.state)
+
+    return of_step
+
+
+def _usable(group: ScoredGroup) -> UsableGroup:
+    prompt, usable_G = group.group.prompt, group.usable_G
+    return UsableGroup(
+        prompt.prompt_id,
+        prompt.domain,
+        group.rewards_G[usable_G],
+        group.lengths_G[usable_G],
+        group.correct_G[usable_G],
+    )
+
+
+def _equally_long(group: UsableGroup) -> UsableGroup:
+    """The group as if all its answers were as long as the shortest."""
+    return replace(group, lengths_G=np.full_like(group.lengths_G, group.lengths_G.min()))
+
+
+def _at_their_places(usable_PG: Sequence[np.ndarray], groups: Sequence[ScoredGroup]) -> tuple[np.ndarray, ...]:
+    """Advantages [G] of whole groups, 0 for what is not usable, from those of the usable completions."""
+    advantages_PG, of_usable = tuple(np.zeros(len(group.scores)) for group in groups), iter(usable_PG)
+    for advantages_G, group in zip(advantages_PG, groups, strict=True):
+        if (usable_G := group.usable_G).any():
+            advantages_G[usable_G] = next(of_usable)
+    return advantages_PG
 
 
 def build_accept(settings: AlgorithmSettings, num_prompts_per_step: int) -> Callable[[ScoredGroup], bool]:

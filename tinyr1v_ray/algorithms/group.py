@@ -1,14 +1,51 @@
-"""What every group-relative advantage asks of its inputs, and the constants they share."""
+"""What advantages are made of: the groups of a step, and the checks of their numbers."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tinyr1v_ray.config.algorithm import AlgorithmSettings
 from tinyr1v_ray.errors import DataError
 
 EPSILON = 1e-6
 """Added to every standard deviation before dividing by it."""
+
+
+@dataclass(frozen=True)
+class UsableGroup:
+    """The completions of one prompt that were finished and scored; the arrays cannot be written to.
+
+    `rewards_G` (float64), `lengths_G` (int64, tokens) and `correct_G` (bool, the domain's own verdict) are in the order
+    of the completions; there is at least one.
+    """
+
+    prompt_id: str
+    domain: str
+    rewards_G: np.ndarray
+    lengths_G: np.ndarray
+    correct_G: np.ndarray
+
+    def __post_init__(self) -> None:
+        for values_G in (self.rewards_G, self.lengths_G, self.correct_G):
+            values_G.flags.writeable = False
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """What the advantages of a step may depend on: its groups, the settings, and what the steps before left.
+
+    Groups without a usable completion are not among them. `max_tokens` is the longest completion. `state` is empty
+    where an algorithm keeps nothing from step to step.
+    """
+
+    groups: tuple[UsableGroup, ...]
+    settings: AlgorithmSettings
+    max_tokens: int
+    state: Mapping[str, float]
 
 
 def checked_group(rewards_G: ArrayLike, lengths_G: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ _NUM_HASH_THREADS = 4
 class RunState:
     """What a run needs to go on, besides the learner's own files.
 
-    `cursor` counts the groups consumed so far, `versions` tells which packages wrote it (name to version).
+    `cursor` counts the groups consumed so far, `versions` tells which packages wrote it (name to version),
+    `advantages` is the state of an algorithm that keeps some from step to step.
 
     >>> RunState(40, 640, {"torch": "2.13.0"}).cursor
     640
@@ -35,6 +36,7 @@ class RunState:
     step: int
     cursor: int
     versions: Mapping[str, str]
+    advantages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def write_manifest(folder: Path, state: RunState) -> None:
     """Hash every file below `folder` and write the manifest; raises OSError when the disk does not take it."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     content = {
-        "state": {**asdict(state), "versions": dict(state.versions)},
+        "state": {**vars(state), "versions": dict(state.versions), "advantages": dict(state.advantages)},
         "files": {
             path.relative_to(folder).as_posix(): asdict(entry)
             for path, entry in zip(paths, _hash_files(paths), strict=True)

@@ -1,4 +1,4 @@
-"""The settings of the algorithms. The meaning of LIPO's fields is in `tinyr1v_ray/algorithms/lipo.py`."""
+"""The settings of the algorithms. What they mean in full is in the algorithm's own file, `tinyr1v_ray/algorithms/`."""
 
 from __future__ import annotations
 
@@ -51,11 +51,13 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """What a method's paper fixes otherwise than the defaults: Dr. GRPO (arXiv 2503.20783), DAPO (arXiv 2503.14476)."""
 
+AlgorithmName = Literal["lipo", "grpo", "dr_grpo", "dapo"]
+
 
 class AlgorithmSettings(Settings):
     """Advantages and the policy loss. `name` brings the defaults of OWN_DEFAULTS; a given value replaces them."""
 
-    name: Literal["lipo", "grpo", "dr_grpo", "dapo"] = "lipo"
+    name: AlgorithmName = "lipo"
     """How rewards and lengths become advantages."""
     lipo: LipoConfig = LipoConfig()
     dapo: DapoConfig = DapoConfig()

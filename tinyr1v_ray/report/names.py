@@ -7,7 +7,12 @@ from collections.abc import Sequence
 
 from tinyr1v_ray.report.outcomes import Model
 
-ALGORITHM_NAMES = {"lipo": "LIPO", "grpo": "GRPO", "dapo": "DAPO", "dr_grpo": "Dr. GRPO"}
+ALGORITHM_NAMES = {
+    "lipo": "LIPO",
+    "grpo": "GRPO",
+    "dapo": "DAPO",
+    "dr_grpo": "Dr. GRPO",
+}
 KNOWN_NAMES = {
     "amm": "AMM",
     "wudi": "WUDI",

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from tinyr1v_ray.config.algorithm import AlgorithmName
 from tinyr1v_ray.config.base import read_yaml
 from tinyr1v_ray.evaluation.reading import UNREADABLE, as_object, is_count, is_number, parse, read_or_remark, reason
 from tinyr1v_ray.report.recipe import Entry, Recipe
@@ -130,7 +131,7 @@ def differing_settings(first: Training, second: Training) -> list[str]:
     """Settings in which two trainings differ, apart from names, what leaves the steps as they are, and one algorithm's
     own settings where not both use it."""
     names = {training.entry.algorithm for training in (first, second)}
-    unused = tuple(f"algorithm.{name}." for name in ("lipo", "dapo") if names != {name})
+    unused = tuple(f"algorithm.{name}." for name in get_args(AlgorithmName) if names != {name})
     keys = differing_keys(first.config, second.config)
     return [key for key in keys if not key.startswith((*_OF_THE_RUN_ALONE, *unused))]
 

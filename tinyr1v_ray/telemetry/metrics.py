@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tinyr1v_ray.telemetry.timing import WHOLE_STEP
-from tinyr1v_ray.types import Finish, LearnerUpdate, ScoredGroup, StepMetrics
+from tinyr1v_ray.types import Finish, LearnerUpdate, ScoredGroup, StepAdvantages, StepMetrics
 
 
 def step_metrics(
     step: int,
     update: LearnerUpdate,
     groups: Sequence[ScoredGroup],
-    advantages_PG: Sequence[np.ndarray],
+    advantages: StepAdvantages,
     num_rejected: int,
     seconds: Mapping[str, float],
 ) -> StepMetrics:
@@ -23,9 +23,10 @@ def step_metrics(
 
     Means of rewards, their parts, lengths and accuracy are over usable completions (finished, scored, not empty) and
     NaN when there are none. `truncated_share` is of all completions, `no_signal_share` the share of groups whose
-    advantages are all zero. `staleness_max` is how many versions the weights had moved on, when the step was
-    trained, since the oldest token was sampled: update v trains the weights of version v - 1. `tokens_per_second` are
-    all completion tokens over the wall seconds of the step.
+    advantages are all zero; for the other figures of advantages see `_advantage_figures`, for the histogram of pass
+    rates `_pass_rates`. An algorithm's state, such as a controlled beta, is among the figures. `staleness_max` is how
+    many versions the weights had moved on, when the step was trained, since the oldest token was sampled: update v
+    trains the weights of version v - 1. `tokens_per_second` are all completion tokens over the step's wall seconds.
 
     Raises ValueError when a name of the learner's is also one of these.
     """
@@ -35,8 +36,11 @@ def step_metrics(
     num_tokens = sum(int(group.lengths_G.sum()) for group in groups)
     own = {
         **_means(groups),
+        **_advantage_figures(groups, advantages),
+        **_pass_rates(groups),
+        **advantages.state,
         "truncated_share": _mean([finish == Finish.LENGTH for finish in finishes]),
-        "no_signal_share": _mean([not np.any(advantages_G) for advantages_G in advantages_PG]),
+        "no_signal_share": _mean([not np.any(advantages_G) for advantages_G in advantages.by_group_PG]),
         "num_rejected_groups": float(num_rejected),
         "num_completions": float(len(finishes)),
         "num_aborted": float(sum(finish == Finish.ABORT for finish in finishes)),
@@ -67,6 +71,37 @@ def _means(groups: Sequence[ScoredGroup]) -> dict[str, float]:
             for name in parts
         },
     }
+
+
+def _advantage_figures(groups: Sequence[ScoredGroup], advantages: StepAdvantages) -> dict[str, float]:
+    """Whether advantages reward what is right, and how much of them is due to length alone.
+
+    Of the right answers the share with a negative advantage, of the wrong ones that with a positive one, NaN when there
+    are none; the sum of |A| over the step, and that of |A - A'| with A' the advantages if all answers of a group were
+    equally long.
+    """
+    pairs = list(zip(groups, advantages.by_group_PG, strict=True))
+    right = [float(a) for group, a_G in pairs for a in a_G[group.usable_G & group.correct_G]]
+    wrong = [float(a) for group, a_G in pairs for a in a_G[group.usable_G & ~group.correct_G]]
+    by_length = zip(advantages.by_group_PG, advantages.if_equally_long_PG, strict=True)
+    return {
+        "right_negative_share": _mean([advantage < 0 for advantage in right]),
+        "wrong_positive_share": _mean([advantage > 0 for advantage in wrong]),
+        "advantage_sum": math.fsum(map(abs, right + wrong)),
+        "advantage_sum_by_length": math.fsum(float(np.abs(a_G - alike_G).sum()) for a_G, alike_G in by_length),
+    }
+
+
+def _pass_rates(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Histogram of the groups' pass rates (share of right answers among the usable ones), as shares of the groups.
+
+    The bins: none right, up to a quarter, up to half, up to three quarters, below all, all right. Groups without a
+    usable completion are left out.
+    """
+    rates = [float(group.correct_G[group.usable_G].mean()) for group in groups if group.usable_G.any()]
+    bins = np.digitize(rates, (0.0, 0.25, 0.5, 0.75, np.nextafter(1.0, 0.0)), right=True)
+    names = ("0", "0_25", "25_50", "50_75", "75_100", "100")
+    return {f"pass_rate_{name}": _mean((bins == number).tolist()) for number, name in enumerate(names)}
 
 
 def _mean(values: Sequence[float]) -> float:

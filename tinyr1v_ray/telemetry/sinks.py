@@ -20,7 +20,7 @@ from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.files.json_lines import JsonLines, truncate_after
 from tinyr1v_ray.telemetry.metrics import step_metrics
 from tinyr1v_ray.telemetry.samples import SampleSink, drop_samples_after
-from tinyr1v_ray.types import LearnerUpdate, ScoredGroup, StepMetrics
+from tinyr1v_ray.types import LearnerUpdate, ScoredGroup, StepAdvantages, StepMetrics
 
 METRICS_FILE = "metrics.jsonl"
 GROUPS_FILE = "groups.jsonl"
@@ -47,14 +47,14 @@ class StepRecorder:
         step: int,
         update: LearnerUpdate,
         groups: Sequence[ScoredGroup],
-        advantages_PG: Sequence[np.ndarray],
+        advantages: StepAdvantages,
         num_rejected: int,
         seconds: Mapping[str, float],
     ) -> None:
         """Record a finished step everywhere."""
-        metrics = step_metrics(step, update, groups, advantages_PG, num_rejected, seconds)
+        metrics = step_metrics(step, update, groups, advantages, num_rejected, seconds)
         for sink in self._sinks:
-            sink.log(metrics, groups, advantages_PG)
+            sink.log(metrics, groups, advantages.by_group_PG)
 
     def close(self) -> None:
         """Close every sink in order, the others too when one fails."""

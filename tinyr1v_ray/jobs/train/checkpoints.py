@@ -1,8 +1,9 @@
-"""When a run saves, and what: the learner's state, and how far the run is."""
+"""When a run saves, and what: the learner's state, that of the advantages, and how far the run is."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from tinyr1v_ray.checkpoint.manifest import RunState
 from tinyr1v_ray.checkpoint.store import CheckpointFolder
@@ -18,12 +19,12 @@ class Checkpoints:
     def __init__(self, store: CheckpointFolder, config: TrainConfig, learner: LearnerGroup) -> None:
         self._store, self._config, self._learner = store, config, learner
 
-    async def after_step(self, step: int, cursor: int) -> None:
+    async def after_step(self, step: int, cursor: int, state: Mapping[str, float]) -> None:
         """Save if the step is due."""
         if step % self._config.checkpoint.every_n_steps and step != self._config.run.num_steps:
             return
         with self._store.writing(step, await self._learner.state_bytes()) as pending:
             await self._learner.save(pending.folder)
             write_settings(self._config, pending.folder / "config.yaml")
-            state = RunState(step, cursor, installed_packages())
-            await asyncio.to_thread(pending.commit, state)  # hashing and syncing may take minutes
+            run_state = RunState(step, cursor, installed_packages(), state)
+            await asyncio.to_thread(pending.commit, run_state)  # hashing and syncing may take minutes

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinyr1v_ray.algorithms.advantages import build_accept, build_advantage, usable_advantages
+from tinyr1v_ray.algorithms.advantages import build_accept, build_advantages
+from tinyr1v_ray.checkpoint.manifest import RunState
 from tinyr1v_ray.checkpoint.store import CheckpointFolder
 from tinyr1v_ray.cluster.actors import peak_memory_mib
 from tinyr1v_ray.cluster.calls import first_cause
@@ -119,7 +120,8 @@ class _Run:
         store = CheckpointFolder(self._folder / "checkpoints", config.checkpoint.keep_last)
         await asyncio.to_thread(store.clean)
         checkpoint = await asyncio.to_thread(store.latest, self._request.allow_previous)  # verified before all else
-        step, cursor = (checkpoint.state.step, checkpoint.state.cursor) if checkpoint else (0, 0)
+        state = checkpoint.state if checkpoint else RunState(0, 0, {})
+        step = state.step
         self._progress.go_on_from(step)
         async with started(config, self._inputs, self._folder, self._progress) as machines:
             if checkpoint is not None:
@@ -129,7 +131,7 @@ class _Run:
             before = await self._held_out("before", machines)
             if step < config.run.num_steps:
                 await asyncio.to_thread(self._forget_results)
-                await self._train(machines, Checkpoints(store, config, machines.learner), step, cursor)
+                await self._train(machines, Checkpoints(store, config, machines.learner), state)
             export = self._folder / "export"
             if config.checkpoint.export and not export.exists():
                 await machines.learner.export(export)
@@ -142,25 +144,25 @@ class _Run:
             shutil.rmtree(self._folder / "export")
         (self._folder / "evaluation" / "after.jsonl").unlink(missing_ok=True)
 
-    async def _train(self, machines: Machines, checkpoints: Checkpoints, step: int, cursor: int) -> None:
-        """The loop, from the step after `step` on."""
+    async def _train(self, machines: Machines, checkpoints: Checkpoints, state: RunState) -> None:
+        """The loop, from the step after that of `state` on."""
         config, run = self._config, self._config.run
-        advantage = build_advantage(config.algorithm, config.rollout.max_tokens)
         loop_config = LoopConfig(
             num_steps=run.num_steps,
             num_prompts_per_step=run.num_prompts_per_step,
             max_staleness=run.max_staleness,
             num_minibatches=config.learner.num_minibatches,
             keep_zero_advantages=config.algorithm.kl_coefficient > 0,
-            advantages=lambda group: usable_advantages(group, advantage),
+            advantages=build_advantages(config.algorithm, config.rollout.max_tokens),
             accept=build_accept(config.algorithm, run.num_prompts_per_step),
-            first_step=step + 1,
-            cursor=cursor,
+            first_step=state.step + 1,
+            cursor=state.cursor,
+            state=state.advantages,
         )
         held_out = HeldOutSlice(self._folder, config, self._inputs.held_out, machines, self._progress)
-        held_out.go_back_to(step)
+        held_out.go_back_to(state.step)
         also = (self._progress, UnscoredGuard(config.reward.max_unscored_share))
-        recorder = open_recorder(self._folder, config.telemetry, config.model_dump(mode="json"), step + 1, also)
+        recorder = open_recorder(self._folder, config.telemetry, config.model_dump(mode="json"), state.step + 1, also)
         system = System(
             prompts=self._inputs.train,
             rollouts=machines.rollouts,

@@ -1,0 +1,80 @@
+"""The table of algorithms: every row on whole steps, and what takes part."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from tinyr1v_ray.algorithms.advantages import ALGORITHMS, build_advantages
+from tinyr1v_ray.algorithms.baselines import dapo_advantages, dr_grpo_advantages, grpo_advantages
+from tinyr1v_ray.algorithms.lipo import LipoConfig, lipo_advantages
+from tinyr1v_ray.config.algorithm import AlgorithmName, AlgorithmSettings
+from tinyr1v_ray.types import Finish
+
+REWARDS = [1.0, 0.0, 0.4, 0.9]
+LENGTHS = [10, 20, 95, 96]
+NAMES = tuple(ALGORITHMS)
+
+
+def of(settings, max_tokens=96):
+    return build_advantages(AlgorithmSettings.model_validate(settings), max_tokens)
+
+
+def test_every_name_of_the_settings_is_a_row():
+    assert set(NAMES) == set(get_args(AlgorithmName))
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "want"),
+    [
+        ("lipo", {"boost": 0.7}, lipo_advantages(REWARDS, LENGTHS, LipoConfig(boost=0.7))),
+        ("grpo", {}, grpo_advantages(REWARDS)),
+        ("dr_grpo", {}, dr_grpo_advantages(REWARDS)),
+        (
+            "dapo",
+            {"overlong_buffer": 8, "overlong_penalty": 0.5},
+            dapo_advantages(REWARDS, LENGTHS, max_tokens=96, overlong_buffer=8, overlong_penalty=0.5),
+        ),
+    ],
+)
+def test_the_settings_choose(name, own, want, group):
+    advantages = of({"name": name, **({name: own} if own else {})})([group(REWARDS, LENGTHS)], {})
+    np.testing.assert_array_equal(advantages.by_group_PG[0], want)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unusable_completions_take_no_part(name, group):
+    """The same numbers as without them, at their places."""
+    rewards_G, lengths_G = [1.0, 0.0, 1.0, 0.0, 1.0, 1.0], [5, 3, 9, 7, 0, 8]
+    finish_G = [Finish.STOP, Finish.STOP, Finish.ABORT, Finish.STOP, Finish.STOP, Finish.STOP]
+    whole = group(rewards_G, lengths_G, finish_G=finish_G, failures_G=["", "timed out", "", "", "", ""])
+    rest = group([1.0, 0.0, 1.0], [5, 7, 8])
+    nobody = group([1.0], [0])
+    settings = {"name": name}
+    got = of(settings)([whole, nobody], {}).by_group_PG
+    want = of(settings)([rest, nobody], {}).by_group_PG
+    assert np.any(want[0]) and got[1].tolist() == [0.0]
+    np.testing.assert_array_equal(got[0][[0, 3, 5]], want[0])
+    assert not got[0][[1, 2, 4]].any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_groups_without_anything_to_compare_have_no_signal(name, group):
+    groups = [group([1.0], [9]), group([0.0, 0.0, 0.0], [5, 5, 5]), group([1.0, 1.0], [7, 7])]
+    advantages = of({"name": name})(groups, {})
+    assert [advantages_G.any() for advantages_G in advantages.by_group_PG] == [False, False, False]
+
+
+def test_what_length_does_is_the_difference_to_equally_long_answers(group):
+    groups = [group([1, 1, 0, 0], [10, 30, 20, 20]), group([0.4, 0.9], [50, 20])]
+    for name in ("grpo", "dr_grpo"):
+        advantages = of({"name": name})(groups, {})
+        for one, other in zip(advantages.by_group_PG, advantages.if_equally_long_PG, strict=True):
+            np.testing.assert_array_equal(one, other)
+    shortest = lipo_advantages([1, 1, 0, 0], [10] * 4)
+    np.testing.assert_array_equal(of({})(groups, {}).if_equally_long_PG[0], shortest)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_these_keep_no_state(name, group):
+    assert of({"name": name})([group(REWARDS, LENGTHS)], {}).state == {}
