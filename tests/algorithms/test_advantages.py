@@ -8,6 +8,7 @@ import pytest
 from tinyr1v_ray.algorithms.advantages import ALGORITHMS, build_advantages
 from tinyr1v_ray.algorithms.baselines import dapo_advantages, dr_grpo_advantages, grpo_advantages
 from tinyr1v_ray.algorithms.lipo import LipoConfig, lipo_advantages
+from tinyr1v_ray.algorithms.quality_first import quality_first_advantages
 from tinyr1v_ray.config.algorithm import AlgorithmName, AlgorithmSettings
 from tinyr1v_ray.types import Finish
 
@@ -35,6 +36,11 @@ def test_every_name_of_the_settings_is_a_row():
             {"overlong_buffer": 8, "overlong_penalty": 0.5},
             dapo_advantages(REWARDS, LENGTHS, max_tokens=96, overlong_buffer=8, overlong_penalty=0.5),
         ),
+        (
+            "quality_first",
+            {"controller": "fixed", "beta": 0.7, "min_quality": 0.3},
+            quality_first_advantages(REWARDS, LENGTHS, 0.7, 0.3),
+        ),
     ],
 )
 def test_the_settings_choose(name, own, want, group):
@@ -50,7 +56,7 @@ def test_unusable_completions_take_no_part(name, group):
     whole = group(rewards_G, lengths_G, finish_G=finish_G, failures_G=["", "timed out", "", "", "", ""])
     rest = group([1.0, 0.0, 1.0], [5, 7, 8])
     nobody = group([1.0], [0])
-    settings = {"name": name}
+    settings = {"name": name, "quality_first": {"controller": "fixed"}}
     got = of(settings)([whole, nobody], {}).by_group_PG
     want = of(settings)([rest, nobody], {}).by_group_PG
     assert np.any(want[0]) and got[1].tolist() == [0.0]
@@ -61,7 +67,7 @@ def test_unusable_completions_take_no_part(name, group):
 @pytest.mark.parametrize("name", NAMES)
 def test_groups_without_anything_to_compare_have_no_signal(name, group):
     groups = [group([1.0], [9]), group([0.0, 0.0, 0.0], [5, 5, 5]), group([1.0, 1.0], [7, 7])]
-    advantages = of({"name": name})(groups, {})
+    advantages = of({"name": name, "quality_first": {"controller": "fixed"}})(groups, {})
     assert [advantages_G.any() for advantages_G in advantages.by_group_PG] == [False, False, False]
 
 
@@ -71,10 +77,16 @@ def test_what_length_does_is_the_difference_to_equally_long_answers(group):
         advantages = of({"name": name})(groups, {})
         for one, other in zip(advantages.by_group_PG, advantages.if_equally_long_PG, strict=True):
             np.testing.assert_array_equal(one, other)
+    settings = {"name": "quality_first", "quality_first": {"controller": "fixed", "beta": 0.5}}
+    advantages = of(settings)(groups, {})
+    np.testing.assert_array_equal(advantages.if_equally_long_PG[0], grpo_advantages([1, 1, 0, 0]))
+    s = 1 / (1 + np.exp(1))  # two lengths are one deviation away from their mean
+    difference = advantages.by_group_PG[0] - advantages.if_equally_long_PG[0]
+    np.testing.assert_allclose(difference, [0.25 * (0.5 - s), -0.25 * (0.5 - s), 0, 0], atol=1e-12)
     shortest = lipo_advantages([1, 1, 0, 0], [10] * 4)
     np.testing.assert_array_equal(of({})(groups, {}).if_equally_long_PG[0], shortest)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_these_keep_no_state(name, group):
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "quality_first"])
+def test_only_quality_first_keeps_a_state(name, group):
     assert of({"name": name})([group(REWARDS, LENGTHS)], {}).state == {}

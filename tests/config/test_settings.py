@@ -99,6 +99,12 @@ def flat(tree, prefix=""):
         ("algorithm.lipo.boost=-0.1", "algorithm.lipo.boost is -0.1; input should be greater than or equal to 0"),
         ("algorithm.lipo.pairs=some", "algorithm.lipo.pairs is 'some'; input should be 'adjacent' or 'all'"),
         ("algorithm.name=ppo", "algorithm.name is 'ppo'; input should be 'lipo', .*; change it"),
+        ("algorithm.quality_first.beta=-0.1", "beta is -0.1; input should be greater than or equal to 0; change it"),
+        (
+            "algorithm.quality_first.controller=pid",
+            "controller is 'pid'; input should be 'pass_rate', 'ramp' or 'fixed'",
+        ),
+        ("algorithm.quality_first.window=0", "window is 0; input should be greater than 0"),
         ("algorithm.lipo=3", "algorithm.lipo is 3; input should be"),
         ("run.name=../elsewhere", "run.name is '../elsewhere'; string should match"),
         ("data.train=[]", "data.train is empty; .* name a file"),

@@ -186,6 +186,7 @@ class Twins:
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
     """Both side by side: in each, engine and learner take turns."""
     settings = ["run.num_steps=4", "rollout.deterministic=true", "checkpoint.every_n_steps=1"]
+    settings += ["algorithm.name=quality_first", "algorithm.quality_first.rate=0.3"]
     settings += ["evaluation.num_items=8", "evaluation.every_n_steps=2", "evaluation.num_slice_items=8"]
     with ExitStack() as stack:
         whole, killed = (Run(tmp_path_factory.mktemp("twin"), *settings) for _ in range(2))
@@ -226,6 +227,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(twins: Twins) -> N
     assert killed.rows("groups.jsonl") == whole.rows("groups.jsonl")
     assert killed.repeatable_metrics() == whole.repeatable_metrics()
     assert any(row["grad_norm"] > 0 for row in whole.rows("metrics.jsonl"))
+    assert len({row["beta"] for row in whole.rows("metrics.jsonl")}) > 1, "the controlled weight did not move"
     resumed_weights = killed.exported()
     for name, tensor in whole.exported().items():
         assert torch.equal(tensor, resumed_weights[name]), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tinyr1v_ray.algorithms.advantages import build_advantages
+from tinyr1v_ray.config.algorithm import AlgorithmSettings
 from tinyr1v_ray.errors import RolloutError
 from tinyr1v_ray.loop import train
 from tinyr1v_ray.ports import LoopConfig, System
@@ -148,6 +151,28 @@ def test_a_resumed_loop_goes_on_with_the_next_group() -> None:
     whole = run(Machines(), max_staleness=2)
     order = [(step, number) for step, number, _ in first.trained + second.trained]
     assert order == [(step, number) for step, number, _ in whole.trained]
+
+
+@pytest.mark.parametrize("max_staleness", [0, 2])
+def test_a_controlled_advantage_goes_on_where_the_checkpoint_left_it(max_staleness: int) -> None:
+    """beta rises while all answers are right and falls once half of them are; the state travels as JSON, as in a
+    manifest."""
+    control = {"rate": 0.25, "window": 2, "tolerance": 0.1}
+    settings = AlgorithmSettings.model_validate({"name": "quality_first", "quality_first": control})
+
+    def part(version: int, **changes: Any) -> Machines:
+        advantages = build_advantages(settings, 96)
+        machines = Machines(version=version, flat_prompts=frozenset(range(24)))
+        return run(machines, advantages=advantages, max_staleness=max_staleness, **changes)
+
+    whole = part(0)
+    assert [state["beta"] for state in whole.states] == [0, 0.25, 0.5, 0.75, 1, 1, 0.5, 0, 0, 0, 0, 0]
+    for stop in (1, 3, 7):
+        first = part(0, num_steps=stop)
+        state = json.loads(json.dumps(first.states[-1]))
+        second = part(stop, num_steps=12, first_step=stop + 1, cursor=first.cursors[-1], state=state)
+        assert first.states + second.states == whole.states
+        assert first.advantages + second.advantages == whole.advantages
 
 
 def test_rejected_groups_are_replaced_and_counted_by_the_cursor() -> None:

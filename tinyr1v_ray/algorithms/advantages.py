@@ -11,6 +11,7 @@ import numpy as np
 from tinyr1v_ray.algorithms.baselines import dapo_advantages, dr_grpo_advantages, grpo_advantages, is_informative
 from tinyr1v_ray.algorithms.group import StepFacts, UsableGroup
 from tinyr1v_ray.algorithms.lipo import lipo_advantages
+from tinyr1v_ray.algorithms.quality_first import control_beta, quality_first_advantages
 from tinyr1v_ray.config.algorithm import AlgorithmSettings
 from tinyr1v_ray.errors import RolloutError
 from tinyr1v_ray.types import ScoredGroup, StepAdvantages
@@ -50,12 +51,18 @@ def _dapo(group: UsableGroup, facts: StepFacts) -> np.ndarray:
     )
 
 
+def _quality_first(group: UsableGroup, facts: StepFacts) -> np.ndarray:
+    beta, min_quality = facts.state["beta"], facts.settings.quality_first.min_quality
+    return quality_first_advantages(group.rewards_G, group.lengths_G, beta, min_quality)
+
+
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
     {
         "lipo": Algorithm(each(lambda g, facts: lipo_advantages(g.rewards_G, g.lengths_G, facts.settings.lipo))),
         "grpo": Algorithm(each(lambda g, facts: grpo_advantages(g.rewards_G))),
         "dr_grpo": Algorithm(each(lambda g, facts: dr_grpo_advantages(g.rewards_G))),
         "dapo": Algorithm(each(_dapo)),
+        "quality_first": Algorithm(each(_quality_first), control_beta),
     }
 )
 """By `algorithm.name`."""

@@ -1,4 +1,4 @@
-"""What advantages are made of: the groups of a step, and the checks of their numbers."""
+"""What advantages are made of: the groups of a step, the checks of their numbers, and the terms that several share."""
 
 from __future__ import annotations
 
@@ -82,3 +82,29 @@ def checked_rewards(rewards_G: ArrayLike) -> np.ndarray:
 def is_flat(values_G: np.ndarray) -> bool:
     """Whether a group holds nothing to compare: fewer than two values, or all of them exactly equal."""
     return values_G.size < 2 or bool((values_G == values_G[0]).all())
+
+
+def length_scores(lengths_S: np.ndarray) -> np.ndarray:
+    """sigmoid of the length's z-score, float64 [S] in (0, 1), 0.5 for all where all are equally long; S may be 0.
+
+    >>> length_scores(np.array([10, 10, 40])).round(3).tolist()
+    [0.33, 0.33, 0.804]
+    """
+    if is_flat(lengths_S):
+        return np.full(lengths_S.shape, 0.5)
+    return 1.0 / (1.0 + np.exp((lengths_S.mean() - lengths_S) / lengths_S.std()))
+
+
+def length_term(lengths_G: np.ndarray, good_G: np.ndarray) -> np.ndarray:
+    """Who is shorter among the good answers S: mean_S(s) - s with s their `length_scores`, 0 outside, float64 [G].
+
+    It sums to zero, lies within (-1, 1), and is exactly zero with fewer than two good answers or one length.
+
+    >>> length_term(np.array([10, 10, 40, 5]), np.array([True, True, True, False])).round(3).tolist()
+    [0.158, 0.158, -0.316, 0.0]
+    """
+    term_G = np.zeros(lengths_G.shape, np.float64)
+    if good_G.any():
+        scores_S = length_scores(lengths_G[good_G])
+        term_G[good_G] = scores_S.mean() - scores_S
+    return term_G

@@ -45,13 +45,30 @@ class DapoConfig(Settings):
     """Groups replaced in one step, as a multiple of the step's groups, before the run stops."""
 
 
+class QualityFirstConfig(Settings):
+    """Quality first: length is compared among good answers alone, with a weight beta that is controlled."""
+
+    min_quality: NonNegativeFloat = 0.5
+    """Smallest reward of a good answer."""
+    controller: Literal["pass_rate", "ramp", "fixed"] = "pass_rate"
+    """How beta moves: up while the pass rate holds and down else, up alone, or not at all."""
+    beta: NonNegativeFloat = 1.0
+    """Largest weight of the length term; with `fixed` the weight itself; 0 is GRPO."""
+    rate: NonNegativeFloat = 0.05
+    """What beta rises by in a step; it falls by twice as much."""
+    tolerance: NonNegativeFloat = 0.03
+    """How far the running mean of the pass rate may lie below its best."""
+    window: PositiveInt = 20
+    """Steps that the running mean of the pass rate looks back over."""
+
+
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "dr_grpo": {"loss_average": "constant", "kl_coefficient": 0.0},
     "dapo": {"kl_coefficient": 0.0},
 }
 """What a method's paper fixes otherwise than the defaults: Dr. GRPO (arXiv 2503.20783), DAPO (arXiv 2503.14476)."""
 
-AlgorithmName = Literal["lipo", "grpo", "dr_grpo", "dapo"]
+AlgorithmName = Literal["lipo", "grpo", "dr_grpo", "dapo", "quality_first"]
 
 
 class AlgorithmSettings(Settings):
@@ -61,6 +78,7 @@ class AlgorithmSettings(Settings):
     """How rewards and lengths become advantages."""
     lipo: LipoConfig = LipoConfig()
     dapo: DapoConfig = DapoConfig()
+    quality_first: QualityFirstConfig = QualityFirstConfig()
     clip_low: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Lower clip range of the ratio (arXiv 1707.06347, eq. 7)."""
     clip_high: PositiveFloat = 0.3

@@ -12,6 +12,7 @@ ALGORITHM_NAMES = {
     "grpo": "GRPO",
     "dapo": "DAPO",
     "dr_grpo": "Dr. GRPO",
+    "quality_first": "Quality first",
 }
 KNOWN_NAMES = {
     "amm": "AMM",
