@@ -7,6 +7,9 @@ import pytest
 
 from tinyr1v_ray.algorithms.advantages import ALGORITHMS, build_advantages
 from tinyr1v_ray.algorithms.baselines import dapo_advantages, dr_grpo_advantages, grpo_advantages
+from tinyr1v_ray.algorithms.ddca import ddca_advantages
+from tinyr1v_ray.algorithms.dler import dler_advantages
+from tinyr1v_ray.algorithms.length_penalty import length_penalty_advantages
 from tinyr1v_ray.algorithms.lipo import LipoConfig, lipo_advantages
 from tinyr1v_ray.algorithms.quality_first import quality_first_advantages
 from tinyr1v_ray.config.algorithm import AlgorithmName, AlgorithmSettings
@@ -41,6 +44,14 @@ def test_every_name_of_the_settings_is_a_row():
             {"controller": "fixed", "beta": 0.7, "min_quality": 0.3},
             quality_first_advantages(REWARDS, LENGTHS, 0.7, 0.3),
         ),
+        ("ddca", {"beta": 0.4}, ddca_advantages([True, False, False, False], LENGTHS, 0.4)),
+        (
+            "length_penalty",
+            {"alpha": 0.4},
+            length_penalty_advantages(REWARDS, LENGTHS, [True, False, False, False], 0.4),
+        ),
+        ("dler", {"length_limit": 50}, dler_advantages([(REWARDS, LENGTHS)], 50)[0]),
+        ("dler", {}, dler_advantages([(REWARDS, LENGTHS)], 95)[0]),  # one that fills max_tokens was cut
     ],
 )
 def test_the_settings_choose(name, own, want, group):

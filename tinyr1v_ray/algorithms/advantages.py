@@ -9,7 +9,10 @@ from types import MappingProxyType
 import numpy as np
 
 from tinyr1v_ray.algorithms.baselines import dapo_advantages, dr_grpo_advantages, grpo_advantages, is_informative
+from tinyr1v_ray.algorithms.ddca import ddca_advantages
+from tinyr1v_ray.algorithms.dler import dler_advantages
 from tinyr1v_ray.algorithms.group import StepFacts, UsableGroup
+from tinyr1v_ray.algorithms.length_penalty import length_penalty_advantages
 from tinyr1v_ray.algorithms.lipo import lipo_advantages
 from tinyr1v_ray.algorithms.quality_first import control_beta, quality_first_advantages
 from tinyr1v_ray.config.algorithm import AlgorithmSettings
@@ -56,6 +59,16 @@ def _quality_first(group: UsableGroup, facts: StepFacts) -> np.ndarray:
     return quality_first_advantages(group.rewards_G, group.lengths_G, beta, min_quality)
 
 
+def _length_penalty(group: UsableGroup, facts: StepFacts) -> np.ndarray:
+    alpha = facts.settings.length_penalty.alpha
+    return length_penalty_advantages(group.rewards_G, group.lengths_G, group.correct_G, alpha)
+
+
+def _dler(facts: StepFacts) -> list[np.ndarray]:
+    length_limit = min(facts.settings.dler.length_limit, facts.max_tokens - 1)
+    return dler_advantages([(group.rewards_G, group.lengths_G) for group in facts.groups], length_limit)
+
+
 ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
     {
         "lipo": Algorithm(each(lambda g, facts: lipo_advantages(g.rewards_G, g.lengths_G, facts.settings.lipo))),
@@ -63,6 +76,9 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         "dr_grpo": Algorithm(each(lambda g, facts: dr_grpo_advantages(g.rewards_G))),
         "dapo": Algorithm(each(_dapo)),
         "quality_first": Algorithm(each(_quality_first), control_beta),
+        "ddca": Algorithm(each(lambda g, facts: ddca_advantages(g.correct_G, g.lengths_G, facts.settings.ddca.beta))),
+        "length_penalty": Algorithm(each(_length_penalty)),
+        "dler": Algorithm(_dler),
     }
 )
 """By `algorithm.name`."""

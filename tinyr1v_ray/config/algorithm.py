@@ -62,13 +62,36 @@ class QualityFirstConfig(Settings):
     """Steps that the running mean of the pass rate looks back over."""
 
 
+class DdcaConfig(Settings):
+    """DDCA (arXiv 2602.02099): a length term among right answers, scaled by the pass rate."""
+
+    beta: NonNegativeFloat = 0.2
+    """Weight of the length term (the authors' recommendation)."""
+
+
+class LengthPenaltyConfig(Settings):
+    """Group-relative length penalty (arXiv 2502.04463)."""
+
+    alpha: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Largest share of a right answer's reward that its length takes."""
+
+
+class DlerConfig(Settings):
+    """Truncation alone with batch-wise normalisation, as in DLER (arXiv 2510.15110)."""
+
+    length_limit: PositiveInt = 512
+    """An answer of more tokens, or one that fills `rollout.max_tokens`, has reward 0."""
+
+
 OWN_DEFAULTS: dict[str, dict[str, Any]] = {
     "dr_grpo": {"loss_average": "constant", "kl_coefficient": 0.0},
     "dapo": {"kl_coefficient": 0.0},
+    "dler": {"clip_high": 0.28, "kl_coefficient": 0.0005},
 }
-"""What a method's paper fixes otherwise than the defaults: Dr. GRPO (arXiv 2503.20783), DAPO (arXiv 2503.14476)."""
+"""What a method's paper fixes otherwise than the defaults: Dr. GRPO (arXiv 2503.20783), DAPO (arXiv 2503.14476), DLER
+(arXiv 2510.15110; the coefficient is in the authors' script)."""
 
-AlgorithmName = Literal["lipo", "grpo", "dr_grpo", "dapo", "quality_first"]
+AlgorithmName = Literal["lipo", "grpo", "dr_grpo", "dapo", "quality_first", "ddca", "length_penalty", "dler"]
 
 
 class AlgorithmSettings(Settings):
@@ -79,6 +102,9 @@ class AlgorithmSettings(Settings):
     lipo: LipoConfig = LipoConfig()
     dapo: DapoConfig = DapoConfig()
     quality_first: QualityFirstConfig = QualityFirstConfig()
+    ddca: DdcaConfig = DdcaConfig()
+    length_penalty: LengthPenaltyConfig = LengthPenaltyConfig()
+    dler: DlerConfig = DlerConfig()
     clip_low: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     """Lower clip range of the ratio (arXiv 1707.06347, eq. 7)."""
     clip_high: PositiveFloat = 0.3

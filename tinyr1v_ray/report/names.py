@@ -13,6 +13,9 @@ ALGORITHM_NAMES = {
     "dapo": "DAPO",
     "dr_grpo": "Dr. GRPO",
     "quality_first": "Quality first",
+    "ddca": "DDCA",
+    "length_penalty": "Length penalty",
+    "dler": "DLER",
 }
 KNOWN_NAMES = {
     "amm": "AMM",
