@@ -1,4 +1,4 @@
-"""A reward, a domain, a benchmark and a merge method of one's own: the document's files and commands, as they stand."""
+"""What may be one's own, from the reward to the merge method: the document's files and commands, as they stand."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from yaml import safe_load
 
+from tinyr1v_ray.algorithms.advantages import build_advantages
 from tinyr1v_ray.cli.main import build_parser, main
 from tinyr1v_ray.config.base import SchemaT, load_settings, parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.data.batching import build_train_batch
 from tinyr1v_ray.errors import ConfigError, MergeError
 from tinyr1v_ray.evaluation.benchmarks.stored import StoredAnswer, benchmark_folder, write_answers, write_items
 from tinyr1v_ray.jobs.evaluate.folder import open_output, output_folder
@@ -35,14 +37,14 @@ from tinyr1v_ray.jobs.train.inputs import load_inputs
 from tinyr1v_ray.merging.own_method import require_same_function
 from tinyr1v_ray.miniature.base import base_model_folder
 from tinyr1v_ray.rewards.isolation import ScoringProcess
-from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
+from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup, Score, ScoredGroup
 
 ROOT = Path(__file__).parents[1]
 SECTION = (
     (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Your own reward")[2].partition("\n## ")[0]
 )
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", SECTION, re.DOTALL | re.MULTILINE)
-MODULES = ("own_rewards", "own_domains", "own_merges")
+MODULES = ("own_rewards", "own_advantages", "own_domains", "own_merges")
 LINEAR, VECTOR = "model.layers.0.mlp.up_proj.weight", "model.norm.weight"
 
 
@@ -100,8 +102,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_the_section_shows_one_of_each() -> None:
     assert set(files()) == {*(f"{name}.py" for name in MODULES), "elements.jsonl", "elements.tsv"}
-    named = ["own_rewards:close", "own_domains:score", "elements.tsv", "own_merges:median"]
-    assert [command(about)[0] for about in named] == ["train", "train", "evaluate", "merge"]
+    named = ["own_rewards:close", "own_advantages:brief", "own_domains:score", "elements.tsv", "own_merges:median"]
+    assert [command(about)[0] for about in named] == ["train", "train", "train", "evaluate", "merge"]
     assert sum(language == "bash" for language, _ in BLOCKS) == len(named)
 
 
@@ -113,6 +115,22 @@ def test_a_reward_scores_in_the_scoring_process(here: Path) -> None:
     assert [score.parts["answer"] for score in scores] == [1.0, 0.5, 0.0, 0.0]
     assert [score.correct for score in scores] == [True, False, False, False]
     assert scores[0].total == 1.0 and not any(score.failure for score in scores)
+
+
+def test_an_advantage_of_ones_own_is_trained_on(here: Path) -> None:
+    """Two right answers of 48 and 24 tokens and a wrong one; of 96 tokens a tenth would go."""
+    config = settings(TrainConfig, "own_advantages:brief")
+    assert config.algorithm.name == "function" and config.rollout.max_tokens == 96
+    tokens = [np.zeros(length, np.int32) for length in (48, 24, 60)]
+    completions = tuple(Completion(ids, np.zeros(len(ids), np.float32), "", Finish.STOP, 0, 0) for ids in tokens)
+    scores = (Score(1.0, correct=True), Score(1.0, correct=True), Score(0.0))
+    scored = ScoredGroup(RolloutGroup(Prompt("a", "math", "?", "1", (1,)), completions), scores)
+    advantages = build_advantages(config.algorithm, config.rollout.max_tokens)([scored], {})
+    worth = np.array([0.95, 0.975, 0.0])
+    np.testing.assert_allclose(advantages.by_group_PG[0], worth - worth.mean(), atol=1e-12)
+    batch = build_train_batch(1, [scored], advantages.by_group_PG, 1, keep_zero_advantages=False)
+    rows = batch.minibatches[0].groups[0].rows
+    assert [row.advantage for row in rows] == advantages.by_group_PG[0].tolist()
 
 
 def group(prompt: Prompt, *texts: str) -> RolloutGroup:
@@ -213,13 +231,17 @@ def changed(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def fingerprints(tmp_path: Path) -> dict[str, str]:
-    """Of the stages of a recipe that has both kinds of functions, by id."""
-    settings = {"data": {"train": ["miniature:math"]}}
+    """Of the stages of a recipe that has every kind of function, by id."""
+    settings = {"data": {"train": ["miniature:math"]}, "reward": {"function": ""}}
     tree = {
         "name": "own",
         "folder": str(tmp_path),
         "train": {"reward": {"function": "own_rewards:close"}},
-        "trainings": {"one": {"settings": settings}, "two": {"settings": {**settings, "reward": {"function": ""}}}},
+        "trainings": {
+            "one": {"settings": {"data": settings["data"]}},
+            "two": {"settings": settings},
+            "three": {"settings": {**settings, "algorithm": {"function": "own_advantages:brief"}}},
+        },
         "merge": {
             "experts": ["two", "two"],
             "recipes": {"median": {"method": "function", "function": "own_merges:median"}},

@@ -73,6 +73,10 @@ class RewardError(TinyR1VError, RuntimeError):
     """A scorer failed in a way that is not about one item."""
 
 
+class AdvantageError(TinyR1VError, ValueError):
+    """An advantage function of the user's own failed, or returned what cannot be trained on."""
+
+
 class LearnerError(TinyR1VError, RuntimeError):
     """A learner rank failed."""
 

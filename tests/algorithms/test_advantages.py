@@ -1,5 +1,7 @@
-"""The table of algorithms: every row on whole steps, and what takes part."""
+"""The table of algorithms: every row on whole steps, what takes part, and functions of the user's own."""
 
+import importlib
+import sys
 from typing import get_args
 
 import numpy as np
@@ -13,6 +15,7 @@ from tinyr1v_ray.algorithms.length_penalty import length_penalty_advantages
 from tinyr1v_ray.algorithms.lipo import LipoConfig, lipo_advantages
 from tinyr1v_ray.algorithms.quality_first import quality_first_advantages
 from tinyr1v_ray.config.algorithm import AlgorithmName, AlgorithmSettings
+from tinyr1v_ray.errors import AdvantageError, ConfigError
 from tinyr1v_ray.types import Finish
 
 REWARDS = [1.0, 0.0, 0.4, 0.9]
@@ -25,7 +28,7 @@ def of(settings, max_tokens=96):
 
 
 def test_every_name_of_the_settings_is_a_row():
-    assert set(NAMES) == set(get_args(AlgorithmName))
+    assert {*NAMES, "function"} == set(get_args(AlgorithmName))
 
 
 @pytest.mark.parametrize(
@@ -101,3 +104,57 @@ def test_what_length_does_is_the_difference_to_equally_long_answers(group):
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "quality_first"])
 def test_only_quality_first_keeps_a_state(name, group):
     assert of({"name": name})([group(REWARDS, LENGTHS)], {}).state == {}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A step under a function of the user's own, given the body of `f(group, facts)`."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def with_body(body):
+        name = f"own_{len(list(tmp_path.iterdir()))}"
+        (tmp_path / f"{name}.py").write_text(f"import numpy as np\n\n\ndef f(group, facts):\n    {body}\n")
+        importlib.invalidate_caches()
+        return of({"function": f"{name}:f"})
+
+    yield with_body
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def test_a_function_of_ones_own_sees_its_group_and_the_whole_step(own, group):
+    advantage = own("return group.rewards_G - sum(g.rewards_G.mean() for g in facts.groups) / facts.max_tokens")
+    groups = [group([1, 0, 1], [5, 6, 7], failures_G=["", "", "timed out"]), group([1], [4]), group([1], [0])]
+    got = advantage(groups, {}).by_group_PG  # the third group has no usable completion and is not shown
+    assert [advantages_G.tolist() for advantages_G in got] == [[1 - 1.5 / 96, -1.5 / 96, 0.0], [1 - 1.5 / 96], [0.0]]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("return group.rewards_G[:1]", r"returned shape \[1\]; an advantage is one number per completion, shape \[2\]"),
+        ("return group.rewards_G[None]", r"returned shape \[1, 2\]; an advantage is one number per completion"),
+        ("return 1.0", r"returned shape \[\]; an advantage is one number"),
+        ("return None", "returned a NoneType; an advantage is one number"),
+        ("return ['a', 'b']", "returned a list; an advantage is one number"),
+        ("return [[1.0], [1.0, 2.0]]", "returned a list; an advantage is one number"),
+        ("return [1j, 2.0]", "returned a list; an advantage is one number"),
+        ("return [1.0, float('nan')]", r"returned \[1.0, nan\]; an advantage is finite; correct it and resume"),
+        ("return [float('inf'), 0]", r"returned \[inf, 0.0\]; an advantage is finite"),
+        ("raise KeyError('one\\ntwo')", "raised KeyError: .*; it takes every group of scored completions"),
+        ("raise SystemExit(3)", "raised SystemExit: 3; it takes every group"),
+        ("group.rewards_G[0] = 2", "raised ValueError: assignment destination is read-only"),
+    ],
+)
+def test_a_function_that_fails_stops_the_run_with_its_name_and_the_groups_id(body, says, own, group):
+    with pytest.raises(
+        AdvantageError, match=rf"^algorithm.function own_0:f on the group of prompt q7 {says}"
+    ) as caught:
+        own(body)([group([1, 0], [5, 6], prompt_id="q7")], {})
+    assert "\n" not in str(caught.value) and str(caught.value).count("; ") == 2
+
+
+def test_a_function_that_is_not_there_is_refused_before_anything_starts():
+    with pytest.raises(ConfigError, match=r"^algorithm.function no_such_module:f cannot be imported"):
+        of({"function": "no_such_module:f"})

@@ -98,7 +98,9 @@ def flat(tree, prefix=""):
         ("algorithm.lipo.boost=nan", "algorithm.lipo.boost is 'nan'; input should be a finite number"),
         ("algorithm.lipo.boost=-0.1", "algorithm.lipo.boost is -0.1; input should be greater than or equal to 0"),
         ("algorithm.lipo.pairs=some", "algorithm.lipo.pairs is 'some'; input should be 'adjacent' or 'all'"),
-        ("algorithm.name=ppo", "algorithm.name is 'ppo'; input should be 'lipo', .*; change it"),
+        ("algorithm.name=ppo", "algorithm.name is 'ppo'; input should be 'lipo', .* 'dler' or 'function'; change it"),
+        ("algorithm.name=function", "function is '' with name function; .* go together; set function alone or none"),
+        ("algorithm={name: grpo, function: 'a:f'}", "function is 'a:f' with name grpo; name function and a function"),
         ("algorithm.quality_first.beta=-0.1", "beta is -0.1; input should be greater than or equal to 0; change it"),
         (
             "algorithm.quality_first.controller=pid",

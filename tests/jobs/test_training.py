@@ -142,6 +142,7 @@ def _command(process: psutil.Process) -> str:
         (["data.train=['miniature:orc']"], "miniature has no domain 'orc'"),
         (["reward.function=nothing"], "reward.function is 'nothing'; it is written package.module:function"),
         (["reward.function=no_such_module:f"], "reward.function no_such_module:f cannot be imported"),
+        (["algorithm.function=no_such_module:f"], "algorithm.function no_such_module:f cannot be imported"),
         (["weights.folder=/nowhere"], "weights.folder /nowhere: no such folder; .* name another one"),
         (["telemetry.wandb_project=mine"], "wandb is not installed"),
     ],

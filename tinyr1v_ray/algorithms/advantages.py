@@ -14,6 +14,7 @@ from tinyr1v_ray.algorithms.dler import dler_advantages
 from tinyr1v_ray.algorithms.group import StepFacts, UsableGroup
 from tinyr1v_ray.algorithms.length_penalty import length_penalty_advantages
 from tinyr1v_ray.algorithms.lipo import lipo_advantages
+from tinyr1v_ray.algorithms.own_advantage import own_advantage
 from tinyr1v_ray.algorithms.quality_first import control_beta, quality_first_advantages
 from tinyr1v_ray.config.algorithm import AlgorithmSettings
 from tinyr1v_ray.errors import RolloutError
@@ -81,7 +82,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         "dler": Algorithm(_dler),
     }
 )
-"""By `algorithm.name`."""
+"""By `algorithm.name`; `function`, the user's own, is not among them."""
 
 
 def build_advantages(
@@ -91,9 +92,9 @@ def build_advantages(
 
     Completions are compared among the usable ones of their group alone, and the others have 0: an answer that was
     aborted or could not be scored has no reward, and taking its 0 for one would push the others up. `max_tokens` is
-    the longest completion.
+    the longest completion. Raises ConfigError when a function of the user's own cannot be imported.
     """
-    algorithm = ALGORITHMS[settings.name]
+    algorithm = Algorithm(each(own_advantage(settings.function))) if settings.function else ALGORITHMS[settings.name]
 
     def of_step(groups: Sequence[ScoredGroup], state: Mapping[str, float]) -> StepAdvantages:
         usable = [_usable(group) for group in groups]

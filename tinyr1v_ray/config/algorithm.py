@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -91,14 +91,18 @@ OWN_DEFAULTS: dict[str, dict[str, Any]] = {
 """What a method's paper fixes otherwise than the defaults: Dr. GRPO (arXiv 2503.20783), DAPO (arXiv 2503.14476), DLER
 (arXiv 2510.15110; the coefficient is in the authors' script)."""
 
-AlgorithmName = Literal["lipo", "grpo", "dr_grpo", "dapo", "quality_first", "ddca", "length_penalty", "dler"]
+AlgorithmName = Literal[
+    "lipo", "grpo", "dr_grpo", "dapo", "quality_first", "ddca", "length_penalty", "dler", "function"
+]
 
 
 class AlgorithmSettings(Settings):
     """Advantages and the policy loss. `name` brings the defaults of OWN_DEFAULTS; a given value replaces them."""
 
     name: AlgorithmName = "lipo"
-    """How rewards and lengths become advantages."""
+    """How rewards and lengths become advantages; `function` is your own."""
+    function: str = ""
+    """`package.module:function` of a user's own advantage; it makes the name `function`."""
     lipo: LipoConfig = LipoConfig()
     dapo: DapoConfig = DapoConfig()
     quality_first: QualityFirstConfig = QualityFirstConfig()
@@ -121,4 +125,14 @@ class AlgorithmSettings(Settings):
     def _fill_in_own_defaults(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        return {**OWN_DEFAULTS.get(str(given.get("name")), {}), **given}
+        named = {"name": "function", **given} if given.get("function") else given
+        return {**OWN_DEFAULTS.get(str(named.get("name")), {}), **named}
+
+    @model_validator(mode="after")
+    def _name_and_function_agree(self) -> Self:
+        if bool(self.function) != (self.name == "function"):
+            raise ValueError(
+                f"function is {self.function!r} with name {self.name}; name function and a function "
+                "(package.module:function) go together; set function alone or none"
+            )
+        return self

@@ -16,6 +16,7 @@ ALGORITHM_NAMES = {
     "ddca": "DDCA",
     "length_penalty": "Length penalty",
     "dler": "DLER",
+    "function": "Own advantage",
 }
 KNOWN_NAMES = {
     "amm": "AMM",

@@ -64,6 +64,8 @@ class TrainStage(Stage[TrainConfig]):
         read = {source: inputs.source(source) for source in (*settings.data.train, *settings.data.evaluation)}
         if settings.reward.function:
             read["reward.function"] = inputs.function("reward.function", settings.reward.function)
+        if settings.algorithm.function:
+            read["algorithm.function"] = inputs.function("algorithm.function", settings.algorithm.function)
         same = without(settings, (*FREE_ON_RESUME, "run.name", "run.folder", "model.path"))
         same["run"]["num_steps"] = settings.run.num_steps  # a resumed run may grow longer, a finished stage is as long
         digest = stage_fingerprint(same, base=start.identity, inputs=read)

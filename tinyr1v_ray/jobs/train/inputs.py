@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyr1v_ray.algorithms.advantages import build_advantages
 from tinyr1v_ray.cluster.connection import check_reachable, cluster_address
 from tinyr1v_ray.cluster.transports import check_usable
 from tinyr1v_ray.config.folders import default_cache_folder
@@ -49,11 +50,12 @@ def check_cheaply(config: TrainConfig, run_folder: Path, resume: bool) -> None:
 
 
 def check_settings(config: TrainConfig) -> None:
-    """The same of all but run folder and model, which need not be there yet: data, reward, sinks, surroundings."""
+    """The same of all but run folder and model, which need not be there yet: data, functions, sinks, surroundings."""
     for purpose, sources in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         for source in sources:
             check_source(source, purpose)
     build_scorer(config.reward)
+    build_advantages(config.algorithm, config.rollout.max_tokens)
     if config.telemetry.wandb_project:
         import_wandb(config.telemetry.wandb_project)
     if cluster_address(config.cluster.address) is None:  # else it is a folder of other machines
