@@ -117,6 +117,100 @@ def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
     assert (opened[:5] == 0).all() and (opened[5:] == 255).all()
 
 
+def saved(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_is_scaled(format: str, tmp_path: Path) -> None:
+    """A value v of 0..65535 is the grey v // 256 of 0..255: black, dark, middle, white."""
+    values = np.array([[0, 255, 256, 4095, 32768, 65279, 65280, 65535]], np.uint16)
+    opened = np.asarray(open_image(reference_to(saved(Image.fromarray(values), format), tmp_path)))
+    assert opened[0].tolist() == [[grey] * 3 for grey in (0, 0, 1, 15, 128, 254, 255, 255)]
+
+
+def test_big_endian_16_bits_and_turned_ones(tmp_path: Path) -> None:
+    values = np.arange(0, 65536, 2048, dtype=np.uint16).reshape(4, 8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    opened = np.asarray(open_image(reference_to(saved(Image.fromarray(values), "PNG", exif=exif), tmp_path)))
+    assert np.array_equal(opened[:, :, 0], np.rot90(values >> 8, -1))
+    big = Image.frombytes("I;16B", (8, 4), values.astype(">u2").tobytes())
+    assert np.array_equal(np.asarray(open_image(reference_to(saved(big, "TIFF"), tmp_path)))[:, :, 1], values >> 8)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_of_32_bits_are_refused_before_the_run(mode: str) -> None:
+    with pytest.raises(DataError, match=rf"image has 32-bit pixels \(mode {mode}\); .*convert it to 8 or 16 bits"):
+        inspect_image(saved(Image.new(mode, (4, 4), 1), "TIFF"), 64)
+    with pytest.raises(DataError, match="32-bit"):
+        inspect_image(b"Pf 1 1 -1.0\n" + struct.pack("<f", 0.5), 64)
+
+
+def png(bits: int, kind: int, width: int, pixels: bytes, key: bytes) -> bytes:
+    """A PNG of one row with a key colour, written by hand."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, kind, 0, 0, 0))
+    body = chunk(b"tRNS", key) + chunk(b"IDAT", zlib.compress(b"\0" + pixels)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + body
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (png(8, 2, 2, bytes([9, 8, 7, 1, 2, 3]), struct.pack(">3H", 9, 8, 7)), [(255, 255, 255), (1, 2, 3)]),
+        (
+            png(16, 2, 2, struct.pack(">6H", 258, 772, 1286, 65535, 0, 32768), struct.pack(">3H", 258, 772, 1286)),
+            [(255, 255, 255), (255, 0, 128)],
+        ),
+        (png(8, 0, 2, bytes([7, 200]), struct.pack(">H", 7)), [(255, 255, 255), (200, 200, 200)]),
+        (png(1, 0, 2, bytes([0b01000000]), struct.pack(">H", 0)), [(255, 255, 255), (255, 255, 255)]),
+        (png(16, 0, 2, struct.pack(">2H", 1000, 50000), struct.pack(">H", 1000)), [(255, 255, 255), (195, 195, 195)]),
+    ],
+)
+def test_a_key_colour_is_laid_on_white(content: bytes, expected: list[tuple[int, ...]], tmp_path: Path) -> None:
+    opened = open_image(reference_to(content, tmp_path))
+    assert [opened.getpixel((x, 0)) for x in range(2)] == expected
+
+
+def test_a_palette_with_transparency_and_cmyk(tmp_path: Path) -> None:
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    palette.putpixel((1, 0), 1)
+    for transparency, first in ((0, (255, 255, 255)), (bytes([255, 255]), (10, 20, 30)), (bytes([0]), (255,) * 3)):
+        opened = open_image(reference_to(saved(palette, "PNG", transparency=transparency), tmp_path))
+        assert (opened.getpixel((0, 0)), opened.getpixel((1, 0))) == (first, (200, 100, 50))
+    ink = open_image(reference_to(saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100), tmp_path))
+    red, green, blue = ink.getpixel((4, 4))
+    assert red > 250 and green < 5 and blue < 5
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (saved(Image.new("RGB", (8, 8)), "AVIF"), "AVIF"),
+        (saved(Image.new("RGB", (8, 8)), "JPEG2000"), "JPEG 2000"),
+        (saved(Image.new("RGB", (8, 8)), "PDF"), "PDF"),
+        (saved(Image.new("RGB", (16, 16)), "ICO"), "an icon"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"\n<?xml version='1.0'?>\n<!-- drawn -->\n<svg width='1'></svg>", "SVG"),
+        (b"<!DOCTYPE html><html>404</html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        (b"not an image at all", r"of no known format \(begins with b'not an i'\)"),
+    ],
+)
+def test_what_is_not_read_is_named(content: bytes, name: str) -> None:
+    with pytest.raises(DataError, match=rf"image is {name}.*; PNG, JPEG, .* are read; convert or remove it") as caught:
+        inspect_image(content, 64)
+    assert "object at" not in str(caught.value)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_orientation_tags_are_applied_and_counted(format: str, tmp_path: Path) -> None:
     pixels = np.zeros((10, 40, 3), np.uint8)

@@ -1,7 +1,8 @@
 """Images as references: inspected before a run, stored once under their hash, opened by whoever needs the pixels.
 
-The bytes are kept as they came. Opening turns them into upright RGB: orientation tags are applied and transparency
-is laid on white, so that engine and learner see the same pixels whatever they do with alpha themselves.
+The bytes are kept as they came. Opening turns them into upright RGB: orientation tags are applied, 16-bit grey is
+scaled to 8 bits, and transparency (a channel or a key colour) is laid on white, so that engine and learner see the same
+pixels whatever they do with alpha themselves. Pixels of 32 bits are refused, since nothing says what is white.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import struct
 import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.types import ImageRef
@@ -33,6 +36,22 @@ EXTENSIONS = {
 """Formats that are read, and the endings they get. Formats that run other programs (EPS) are not among them."""
 
 _READ_FORMATS = tuple(name for name in EXTENSIONS if name != "MPO")
+
+_OTHER_FORMATS = {
+    "AVIF": rb".{4}ftypavi[fs]",
+    "HEIC": rb".{4}ftyp(hei|hev|mif|msf)",
+    "SVG": rb"\s*(<\?xml.*?|<!--.*?|<!DOCTYPE\s+svg.*?)?<svg[\s/>]",
+    "a web page": rb"\s*<(!DOCTYPE\s+)?html",
+    "PDF": rb"%PDF",
+    "PostScript": rb"%!PS|\xc5\xd0\xd3\xc6",
+    "JPEG XL": rb"\xff\x0a|.{4}JXL ",
+    "JPEG 2000": rb".{4}jP  |\xff\x4f\xff\x51",
+    "a Photoshop file": rb"8BPS",
+    "an icon": rb"\0\0[\1\2]\0",
+    "a pointer of Git LFS and not the image": rb"version https://git-lfs",
+}
+"""How what is not read begins: a message that names it is worth more than one that does not know it."""
+_NUM_BYTES_LOOKED_AT = 4096
 
 MAX_ASPECT_RATIO = 200.0
 """The model's own resizing refuses images that are longer than this, relative to their short side."""
@@ -90,10 +109,14 @@ def inspect_image(content: bytes, max_megapixels: float) -> ImageFacts:
             if image_format == "JPEG":
                 image.draft("RGB", (max(1, width_px // 8), max(1, height_px // 8)))
             image.load()
+            _check_depth(image)
             if image.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8):  # after loading: TIFF is turned by then
                 width_px, height_px = height_px, width_px
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        known = ", ".join(_READ_FORMATS)
+        raise DataError(f"image is {_other_format(content)}; {known} are read; convert or remove it") from error
     except _PILLOW_ERRORS as error:
         raise DataError(f"image cannot be decoded: {_one_line(error)}; restore or remove the file") from error
     return ImageFacts(hashlib.sha256(content).hexdigest(), len(content), width_px, height_px, EXTENSIONS[image_format])
@@ -185,16 +208,45 @@ def _has_hash(content: bytes, sha256: str) -> bool:
     return True
 
 
+def _other_format(content: bytes) -> str:
+    """What the bytes are, by how they begin."""
+    head = content[:_NUM_BYTES_LOOKED_AT]
+    for name, pattern in _OTHER_FORMATS.items():
+        if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
+            return name
+    return f"of no known format (begins with {head[:8]!r})"
+
+
+def _check_depth(image: Image.Image) -> None:
+    """Refuse pixels of unknown range. Mode I is 32 bits, but 16 bits of a PGM file."""
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        raise DataError(
+            f"image has 32-bit pixels (mode {image.mode}); their range is not known, at most 16 bits are read; convert "
+            "it to 8 or 16 bits"
+        )
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        image.load()
-        return image
+    key = image.info.get("transparency")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _from_16_bits(np.asarray(image), key)
+    if image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:  # of 16 bits, as the file has them
+        image.info["transparency"] = tuple(part >> 8 for part in key)
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
     layer = image.convert("RGBA")
     paper = Image.new("RGBA", layer.size, (255, 255, 255, 255))
     paper.alpha_composite(layer)
     return paper.convert("RGB")
+
+
+def _from_16_bits(values: np.ndarray, key: object) -> Image.Image:
+    """Each value's high byte, which is how Pillow reads colours of 16 bits; the key colour is white."""
+    grey = (values >> 8).astype(np.uint8)
+    if isinstance(key, int):
+        grey[values == key] = 255
+    return Image.fromarray(grey).convert("RGB")
 
 
 def _one_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Remembers which images decode, so that each is decoded once per cache and not once per start.
 
 Large PNG images take some 60 ms each to decode but 1 ms to hash. Facts are kept by the hash of the content, so a
-changed image is simply another one and nothing needs to be invalidated.
+changed image is simply another one and nothing needs to be invalidated; other rules of what is read have another file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from pathlib import Path
 from tinyr1v_ray.data.images import ImageFacts, check_size, inspect_image
 from tinyr1v_ray.files.durable import replace_file
 
+_RULES = "at most 16 bits"
+"""Names what `inspect_image` lets pass."""
+
 
 class VerifiedImages:
     """Facts by hash, in a file of JSON lines. A file that cannot be read or written costs time, never a run."""
@@ -27,7 +30,7 @@ class VerifiedImages:
     @classmethod
     def for_sources(cls, cache_folder: Path, names: Iterable[str]) -> VerifiedImages:
         """The memory of a data set, by its sources' names."""
-        key = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        key = hashlib.sha256("\n".join([_RULES, *names]).encode()).hexdigest()[:16]
         return cls(cache_folder / "verified" / f"{key}.jsonl")
 
     def inspect(self, content: bytes, max_megapixels: float) -> ImageFacts:
