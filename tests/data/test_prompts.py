@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import time
 from collections import Counter
@@ -107,11 +109,13 @@ def test_content_ids_stay_when_rows_move_and_differ_when_content_does(
 def test_ids_are_taken_from_their_column_and_duplicates_refused(build: Build, tmp_path: Path) -> None:
     good = write(tmp_path / "a.parquet", [None] * 3, prompt_id=[7, 8, 9])
     assert [prompt.prompt_id for prompt in build(good).in_order()] == ["7", "8", "9"]
-    with pytest.raises(DataError, match=r"item 0 of .*a\.parquet and item 0 of .*a\.parquet have the same id '7'"):
+    with pytest.raises(
+        DataError, match=r"3 of 6 items .* item 0 of \S*a\.parquet \(same id '7' as item 0 of \S*a\.par"
+    ):
         build(good, good)
     twice: list[object] = ["Same?", "Other?", "Same?"]
     bad = write(tmp_path / "b.parquet", [None] * 3, question=twice, answer=["1", "1", "1"])
-    with pytest.raises(DataError, match=r"item 2 of .* and item 0 of .* have the same question, answer and images"):
+    with pytest.raises(DataError, match=r"item 2 of \S* \(same question, answer and images as item 0 of"):
         build(bad)
 
 
@@ -135,10 +139,12 @@ def test_unreadable_images_are_skipped_counted_and_named(
         table = build(source)
     assert len(table) == 38
     assert [item.name for item in table.skipped] == [f"item {index} of {source}" for index in (7, 31)]
-    assert caplog.messages == [f"2 items are skipped, first item 7 of {source}: {table.skipped[0].reason}"]
+    (message,) = caplog.messages
+    assert message.startswith(f"2 of 40 items are left out: item 7 of {source} (image cannot be decoded: ")
+    assert f"item 31 of {source} (image is of no known format" in message
     assert Counter(prompt.answer for prompt in islice(table.iterate(0), 38)).keys() & {"7", "31"} == set()
     with pytest.raises(
-        DataError, match=r"2 of 40 items have unreadable images: item 7 of .*item 31 of .*at most 4\.0%"
+        DataError, match=r"2 of 40 items cannot be used: item 7 of .*item 31 of .*at most 4\.0% may be left out"
     ):
         build(source, max_skipped_share=0.04)
 
@@ -152,7 +158,7 @@ def test_missing_image_files_and_bombs_count_as_unreadable(build: Build, tmp_pat
     assert [prompt.answer for prompt in table.in_order()] == ["0"]
     assert "No such file" in table.skipped[0].reason and "megapixels" in table.skipped[1].reason
     (tmp_path / "0.png").unlink()
-    with pytest.raises(DataError, match="all 3 items have unreadable images"):
+    with pytest.raises(DataError, match=r"3 of 3 items cannot be used: .*, and never all; it must exist; restore it$"):
         build(source, max_skipped_share=1.0, max_image_megapixels=0.01)
 
 
@@ -164,18 +170,95 @@ def test_a_prompt_that_does_not_fit_is_named_with_its_numbers(
     source = write(tmp_path / "data.parquet", images, question=questions)
     longest = max(prompt.num_expanded_tokens for prompt in build(source).in_order())
     assert len(build(source, max_prompt_tokens=longest)) == 3
-    text = rf"item 1 of .* is a prompt of {longest} tokens, 50 of them image; .* which leaves {longest - 1};"
+    text = (
+        rf"item 1 of \S* \(prompt of {longest} tokens, 50 of them image\); .* which leaves {longest - 1}; lower model"
+    )
     with pytest.raises(DataError, match=text):
         build(source, max_prompt_tokens=longest - 1)
 
 
-@pytest.mark.parametrize("question", ["What is <|image_pad|>?", "<image> or <image>?"])
 def test_questions_that_break_the_template_are_found_before_the_run(
-    build: Build, tmp_path: Path, picture: Picture, question: str
+    build: Build, tmp_path: Path, picture: Picture
 ) -> None:
-    source = write(tmp_path / "data.parquet", [picture(), picture()], question=["fine", question])
-    with pytest.raises(DataError, match="item 1 of"):
+    questions: list[object] = ["fine", "<image> or <image>?"]
+    source = write(tmp_path / "data.parquet", [picture(), picture()], question=questions)
+    with pytest.raises(DataError, match=r"item 1 of \S* \(the question marks 2 images and has 1\)"):
         build(source)
+
+
+def test_what_cannot_be_asked_costs_itself_and_not_the_run(
+    build: Build, tmp_path: Path, picture: Picture, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Four of a hundred: empty, too long, twice, unreadable; a question with a control token is asked."""
+    questions: list[object] = [f"What is {index}?" for index in range(100)]
+    answers: list[object] = [str(index) for index in range(100)]
+    images: list[bytes | None] = [picture(28, 28, seed) for seed in range(100)]
+    questions[3], questions[20], questions[21] = "  ", "long " * 300, "What is <|image_pad|> <|im_end|>?"
+    questions[40], answers[40], images[40], images[60] = questions[39], answers[39], images[39], b"GIF89a"
+    source = write(tmp_path / "data.parquet", images, question=questions, answer=answers)
+    table = build(source)
+    assert [item.name for item in table.skipped] == [f"item {index} of {source}" for index in (3, 20, 40, 60)]
+    assert sorted({int(prompt.answer) for prompt in islice(table.iterate(0), 96)}) == [
+        index for index in range(100) if index not in (3, 20, 40, 60)
+    ]
+    (message,) = caplog.messages
+    assert all(f"item {index} of {source} (" in message for index in (3, 20, 40, 60))
+    with pytest.raises(
+        DataError, match=r"4 of 100 items .*at most 3\.0% .* fill or remove it, or raise data\.max_skip"
+    ):
+        build(source, max_skipped_share=0.03)
+
+
+def test_the_first_ten_are_named(build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    questions: list[object] = [None if index % 2 else f"What is {index}?" for index in range(26)]
+    build(write(tmp_path / "data.parquet", [None] * 26, question=questions), max_skipped_share=0.5)
+    (message,) = caplog.messages
+    assert message.count("nothing in column 'question'") == 10 and message.endswith(" and 3 more")
+
+
+@pytest.mark.parametrize("purpose", ["train", "evaluation"])
+def test_a_source_without_images_stands_beside_one_with_them(
+    processor: PromptProcessor, tmp_path: Path, picture: Picture, purpose: str
+) -> None:
+    seen = write(tmp_path / "seen.parquet", [picture()])
+    plain = str(tmp_path / "plain.jsonl")
+    Path(plain).write_text('{"question": "2 + 2?", "answer": 4}\n')
+    options = TableOptions(tmp_path / "images", tmp_path / "cache", 1000)
+    both = DataSettings(train=(seen, plain), evaluation=(plain, seen))
+    table = build_prompt_table(both, purpose, processor, options)  # type: ignore[arg-type]
+    assert {prompt.question: len(prompt.images) for prompt in table.in_order()} == {"What is 0?": 1, "2 + 2?": 0}
+    apart = DataSettings(train=(seen,), evaluation=(plain,))
+    assert [len(p.images) for p in build_prompt_table(apart, "evaluation", processor, options).in_order()] == [0]
+    with pytest.raises(DataError, match=r"no column 'image'; .* set data\.image_column \(empty: the data has none\)"):
+        build_prompt_table(DataSettings(train=(plain,)), "train", processor, options)
+
+
+def test_a_conversation_is_asked_as_one(build: Build, tmp_path: Path, picture: Picture) -> None:
+    address = "data:image/png;base64," + base64.b64encode(picture(56, 28)).decode()
+    content = [{"type": "image_url", "image_url": {"url": address}}, {"type": "text", "text": "What?"}]
+    chats: list[list[dict[str, object]]] = [
+        [{"role": "system", "content": "Own."}, {"role": "user", "content": content}],
+        [
+            {"role": "user", "content": "2 + 2?"},
+            {"role": "assistant", "content": "4"},
+            {"role": "user", "content": "?"},
+        ],
+        [{"role": "user", "content": "Alone?"}],
+    ]
+    rows = [{"prompt": chat, "reward_model": {"ground_truth": [str(n), "x"]}} for n, chat in enumerate(chats)]
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"question_column": "prompt", "answer_column": "reward_model.ground_truth", "image_column": ""}
+    table = build(str(path), question_template="{question} Now.", system_prompt="Be brief.", **columns)
+    decode = table._processor.tokenizer.decode
+    texts = [decode(prompt.token_ids) for prompt in table.in_order()]
+    assert "systemOwn.<|im_end|>" in texts[0] and "<|vision_end|>What? Now.<|im_end|>" in texts[0]
+    assert "user2 + 2?<|im_end|><|im_start|>assistant4<|im_end|><|im_start|>user? Now." in texts[1]
+    assert "systemBe brief.<|im_end|>" in texts[1] and [len(p.images) for p in table.in_order()] == [1, 0, 0]
+    assert (table[0].question, table[0].answer, table[0].other_answers) == ("<image>What?", "0", ("x",))
+    plain = write(tmp_path / "plain.parquet", [None], question=["Alone?"])
+    alone = build(plain, question_template="{question} Now.", system_prompt="Be brief.")[0]
+    assert alone.token_ids == table[2].token_ids
 
 
 def test_images_are_written_when_asked_for_and_once(build: Build, source: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 
 import datasets
@@ -127,18 +128,138 @@ def test_jsonl_of_mixed_types_keeps_what_was_written(tmp_path: Path, picture: Pi
         {"question": "d", "answer": ["u", "v"], "image": []},
     )
     reader = read(source, tmp_path / "cache")
-    assert [text.answer for text, _ in reader] == ["12", 'x "y"', "2.5", "u, v"]
+    assert [text.answer for text, _ in reader] == ["12", 'x "y"', "2.5", "u"]
+    assert reader.text(3).other_answers == ("v",)
     assert [len(reader.images(index)) for index in range(4)] == [1, 2, 0, 0]
 
 
-def test_guessed_types_are_undone(tmp_path: Path) -> None:
-    source = write_jsonl(
-        tmp_path / "data.jsonl",
-        {"question": "2020-01-01", "answer": 1},
-        {"question": "2020-02-03", "answer": 2.5},
+def test_json_lines_are_read_as_written(tmp_path: Path) -> None:
+    """Dates are texts, integers keep their digits, floats get no exponent, and blank lines are no items."""
+    answers = ["2021-05-07 00:00", "2020-01-01", "2019-12-31T00:00:00Z", 2**70 + 1, 10**20, 1e20, 2.50, 12.0, True]
+    rows = [{"question": f"q{index}", "answer": answer} for index, answer in enumerate(answers)]
+    source = write_jsonl(tmp_path / "data.jsonl", *rows)
+    (tmp_path / "data.jsonl").write_text("\ufeff" + "\n  \n".join(map(json.dumps, rows)), encoding="utf-8")
+    reader = read(source, tmp_path / "cache", image_column="")
+    assert [text.answer for text, _ in reader] == [
+        *("2021-05-07 00:00", "2020-01-01", "2019-12-31T00:00:00Z", "1180591620717411303425"),
+        *("100000000000000000000", "100000000000000000000", "2.5", "12", "True"),
+    ]
+    assert reader.text(8).question == "q8" and len(reader) == 9
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"question": "torn', "line 3 is not JSON"),
+        ("[1, 2]", "line 3 holds a list"),
+        ('"text"', "line 3 holds a str"),
+        ('{"answer": ' + "[" * 100_000, "line 3 is not JSON"),
+    ],
+)
+def test_a_line_that_is_no_object_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    good = json.dumps(LOCAL)
+    (tmp_path / "data.jsonl").write_text(f"{good}\n\n{line}\n{good}\n")
+    with pytest.raises(DataError, match=rf"data\.jsonl cannot be loaded: {reason}"):
+        load_source(str(tmp_path / "data.jsonl"), "train", tmp_path / "cache")
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "big5", "euc_jp", "utf-16"])
+def test_a_file_of_another_encoding_is_one_line(tmp_path: Path, encoding: str) -> None:
+    text = json.dumps({"question": "小三年", "answer": "7"}, ensure_ascii=False)
+    (tmp_path / "data.jsonl").write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match=r"cannot be loaded: it is not UTF-8 \(.* at byte \d+\).*iconv") as caught:
+        load_source(str(tmp_path / "data.jsonl"), "train", tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+
+
+def test_text_of_a_table_that_is_not_utf8_costs_its_item(tmp_path: Path) -> None:
+    raw = pyarrow.array([b"fine", "价格".encode("gbk"), "价格".encode()], pyarrow.binary())
+    questions = pyarrow.StringArray.from_buffers(3, *raw.buffers()[1:])
+    pyarrow.parquet.write_table(pyarrow.table({"question": questions, "answer": ["1"] * 3}), tmp_path / "a.parquet")
+    found = list(read(str(tmp_path / "a.parquet"), tmp_path / "cache", image_column=""))
+    assert [found[0][0].question, found[2][0].question] == ["fine", "价格"]
+    assert isinstance(found[1][1], DataError) and "not UTF-8" in str(found[1][1])
+
+
+def test_tables_keep_the_width_of_their_numbers(tmp_path: Path) -> None:
+    columns = {
+        "answer": pyarrow.array([0.1, 7.0, float("nan"), None, 1e-7], pyarrow.float32()),
+        "question": pyarrow.array(["q"] * 5),
+        "difficulty": pyarrow.array([2**63 - 1, 1, 2, 3, 4], pyarrow.int64()),
+        "parts": pyarrow.array([[{"a": 0.3}]] * 5, pyarrow.list_(pyarrow.struct([("a", pyarrow.float32())]))),
+        "half": pyarrow.array(np.array([0.1] * 5, np.float16)),
+        "exact": pyarrow.array([Decimal("0.10"), Decimal("3.00"), Decimal("1E+2"), None, Decimal("2.5")]),
+    }
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+    def answers(column: str) -> list[str]:
+        found = read(str(path), tmp_path / "cache", image_column="", answer_column=column)
+        return [text.answer if not isinstance(images, DataError) else "-" for text, images in found]
+
+    assert answers("answer") == ["0.1", "7", "-", "-", "0.0000001"]
+    assert answers("parts.a") == ["0.3"] * 5 and answers("half") == ["0.1"] * 5
+    assert answers("exact") == ["0.10", "3", "100", "-", "2.50"]
+    assert answers("difficulty")[0] == "9223372036854775807"
+
+
+def test_a_class_label_is_its_name(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"question": datasets.Value("string"), "answer": datasets.ClassLabel(names=["cat", "dog"])}
     )
-    texts = [text for text, _ in read(source, tmp_path / "cache", image_column="")]
-    assert [(text.question, text.answer) for text in texts] == [("2020-01-01", "1"), ("2020-02-03", "2.5")]
+    datasets.Dataset.from_dict({"question": ["a", "b"], "answer": [1, 0]}, features).to_parquet(tmp_path / "a.parquet")
+    assert [text.answer for text, _ in read(str(tmp_path / "a.parquet"), tmp_path / "c", image_column="")] == [
+        "dog",
+        "cat",
+    ]
+
+
+STRUCTS = {"prompt": "Why?", "reward_model": {"style": "rule", "ground_truth": "B"}, "extra.info": {"index": 4}}
+DOTTED = {
+    "question_column": "prompt",
+    "answer_column": "reward_model.ground_truth",
+    "id_column": "extra.info.index",
+    "image_column": "",
+}
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_dot_leads_into_structs_and_json_texts(tmp_path: Path, ending: str, as_text: bool) -> None:
+    row = {**STRUCTS, "reward_model": json.dumps(STRUCTS["reward_model"])} if as_text else STRUCTS
+    source = write_jsonl(tmp_path / "data.jsonl", row)
+    if ending == "parquet":
+        source = str(tmp_path / "data.parquet")
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), source)
+    ((text, images),) = read(source, tmp_path / "cache", **DOTTED)
+    assert (text.question, text.answer, text.item_id, images) == ("Why?", "B", "4", [])
+
+
+def test_a_struct_as_answer_is_refused_with_its_parts(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "data.jsonl", STRUCTS)
+    ((_, error),) = read(source, tmp_path / "cache", **{**DOTTED, "answer_column": "reward_model"})
+    assert isinstance(error, DataError) and "mapping of style, ground_truth" in str(error)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([STRUCTS]), tmp_path / "data.parquet")
+    with pytest.raises(DataError, match=r"no column 'reward_model\.truth'.*reward_model\.ground_truth"):
+        read(str(tmp_path / "data.parquet"), tmp_path / "c", **{**DOTTED, "answer_column": "reward_model.truth"})
+
+
+def test_answers_of_a_list_are_accepted_each_once(tmp_path: Path) -> None:
+    cells: list[object] = [["a", "b", "a", None, " "], {"text": ["c"]}, [], [[1, 2], [3]], [7, 0.5]]
+    rows = [{"question": "q", "answer": cell} for cell in cells]
+    found = list(read(write_jsonl(tmp_path / "data.jsonl", *rows), tmp_path / "cache", image_column=""))
+    assert [(found[index][0].answer, found[index][0].other_answers) for index in (0, 4)] == [
+        ("a", ("b",)),
+        ("7", ("0.5",)),
+    ]
+    reasons = [str(error).partition(";")[0] for _, error in found if isinstance(error, DataError)]
+    assert reasons[:2] == ["a mapping of text", "nothing in column 'answer'"] and "list of lists" in reasons[2]
+    source = str(tmp_path / "squad.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"question": ["q"], "answers": [{"text": ["x", "y"], "start": [1, 2]}]}), source
+    )
+    ((text, _),) = read(source, tmp_path / "cache", image_column="", answer_column="answers.text")
+    assert (text.answer, text.other_answers) == ("x", ("y",))
 
 
 def test_a_folder_of_images_with_metadata(tmp_path: Path, picture: Picture) -> None:
@@ -198,13 +319,18 @@ def test_ids_domains_and_difficulties_may_be_absent_under_their_default_names(tm
     assert (text.item_id, text.domain, text.difficulty) == ("", "math", "")
 
 
-@pytest.mark.parametrize("cell", [None, "", "  "])
+@pytest.mark.parametrize("cell", [None, "", "  ", float("nan"), []])
 @pytest.mark.parametrize("column", ["question", "answer"])
-def test_items_without_question_or_answer_are_refused(tmp_path: Path, column: str, cell: str | None) -> None:
-    source = write_jsonl(tmp_path / "data.jsonl", LOCAL, {**LOCAL, column: cell})
-    reader = read(source, tmp_path / "cache", image_column="")
-    with pytest.raises(DataError, match=rf"item 1 of .*data\.jsonl has nothing in column '{column}'"):
-        list(reader)
+def test_an_item_without_question_or_answer_comes_with_the_reason(tmp_path: Path, column: str, cell: object) -> None:
+    source = write_jsonl(tmp_path / "data.jsonl", LOCAL, {**LOCAL, column: cell}, LOCAL)
+    errors = [images for _, images in read(source, tmp_path / "cache", image_column="")]
+    assert errors[0] == errors[2] == [] and f"nothing in column '{column}'" in str(errors[1])
+
+
+def test_text_that_cannot_be_encoded_costs_its_item(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_text('{"question": "half \\ud83d", "answer": "1"}\n')
+    ((_, error),) = read(str(tmp_path / "data.jsonl"), tmp_path / "cache", image_column="")
+    assert isinstance(error, DataError) and "surrogate" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -72,11 +72,11 @@ class DataSettings(Settings):
     domain: str = "math"
     """Domain of sources that have no domain column; decides how answers are scored."""
     question_column: str = "question"
-    """Column with the question."""
+    """Column with the question: a text, or a conversation whose last message it is; a dot leads into a struct."""
     answer_column: str = "answer"
-    """Column with the reference answer."""
+    """Column with the reference answer; of a list, each is right. A dot leads in: `reward_model.ground_truth`."""
     image_column: str = "image"
-    """Column with one image, a list of images or nothing; empty when the data has no images."""
+    """Column with one image, a list of images or nothing; empty when no source has images outside of conversations."""
     id_column: str = "prompt_id"
     """Column with stable ids; empty: ids are made from the content."""
     domain_column: str = "domain"
@@ -90,7 +90,7 @@ class DataSettings(Settings):
     shuffle: bool = True
     """Shuffle each epoch by seed and epoch."""
     max_skipped_share: Share = 0.05
-    """Largest share of unreadable items before the run is refused."""
+    """Largest share of items that are left out (unreadable, empty, too long, twice) before the run is refused."""
     max_image_megapixels: PositiveFloat = 64.0
     """Images with more pixels than this are not decoded (decompression bombs)."""
 

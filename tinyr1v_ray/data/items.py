@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, time
-from pathlib import Path
 from typing import Any
 
-import pyarrow
-from datasets import Json
+from datasets import LargeList, List
 
 from tinyr1v_ray.config.train import DataSettings
+from tinyr1v_ray.data.cells import images_of, part_of, text_of, texts_of
+from tinyr1v_ray.data.chat import Chat, Turn, read_chat
 from tinyr1v_ray.data.sources import Source
 from tinyr1v_ray.errors import DataError
 
 _OPTIONAL_COLUMNS = ("id_column", "domain_column", "difficulty_column")
+_FILE_NAMES = {"image": "file_name", "images": "file_names"}
+"""Columns of images, and those that name their files in a folder's metadata."""
 _ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class ItemText:
-    """The texts of an item; `item_id` is empty when the data has no ids."""
+    """The texts of an item; `item_id` is empty when the data has no ids.
+
+    `other_answers` count as much as `answer`; `history` is the conversation before the question.
+    """
 
     item_id: str
     domain: str
     question: str
     answer: str
     difficulty: str
+    other_answers: tuple[str, ...] = ()
+    history: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column, or with `keys` a part of it; `role` is the setting that names it."""
+
+    role: str
+    name: str
+    keys: tuple[str, ...]
+
+    def cell(self, row: Mapping[str, Any]) -> Any:
+        return part_of(row[self.name], self.keys)
 
 
 class ItemReader:
-    """Reads items of one source by the columns that the settings name.
+    """Reads items of one source by the columns that the settings name; a dot leads into a column's parts.
 
     Question, answer and (unless its setting is empty) image columns must exist. An id, domain or difficulty column must
     exist when its setting was changed from the default; where the default's column is absent, the setting counts as
@@ -43,12 +60,9 @@ class ItemReader:
         self.source = source
         self._default_domain = settings.domain
         self._columns = _resolve_columns(settings, source)
-        features = source.dataset.features
-        self._json_columns = {name for name in self._columns.values() if isinstance(features[name], Json)}
-        text_columns = [name for role, name in self._columns.items() if role != "image_column"]
-        self._texts = source.dataset.select_columns(list(dict.fromkeys(text_columns)))
-        used_columns = list(dict.fromkeys(self._columns.values()))
-        self._rows = source.dataset.select_columns(used_columns)
+        used = [column.name for column in self._columns.values()]
+        texts = [column.name for role, column in self._columns.items() if role != "image_column"]
+        self._texts, self._rows = (source.rows(list(dict.fromkeys(names))) for names in (texts, used))
 
     def __len__(self) -> int:
         return len(self.source.dataset)
@@ -58,123 +72,115 @@ class ItemReader:
         return f"item {row_index} of {self.source.name}"
 
     def text(self, row_index: int) -> ItemText:
-        """Texts of one item, without touching its images."""
-        return self._to_text(row_index, self._decoded(self._texts[row_index])[0])
+        """Texts of one item, without touching its images; raises DataError when they make no item."""
+        (row,) = self._texts[row_index : row_index + 1]
+        return self._to_text(row, self._chat(row))
 
     def images(self, row_index: int) -> list[bytes]:
         """Contents of one item's images, in order; raises DataError when one cannot be read."""
-        return self._to_images(self._decoded(self._rows[row_index])[0])
+        (row,) = self._rows[row_index : row_index + 1]
+        return self._to_images(row, self._chat(row))
 
     def __iter__(self) -> Iterator[tuple[ItemText, list[bytes] | DataError]]:
-        """All items in order; an image that cannot be read comes as the error that says why."""
+        """All items in order; one that cannot be read comes with the error that says why, in place of its images."""
         for start in range(0, len(self), _ROWS_AT_ONCE):
-            rows = self._decoded(self._rows[start : start + _ROWS_AT_ONCE])
-            for row_index, row in enumerate(rows, start):
-                text = self._to_text(row_index, row)
+            for row in self._rows[start : start + _ROWS_AT_ONCE]:
+                text = ItemText("", self._default_domain, "", "", "")
                 try:
-                    yield text, self._to_images(row)
+                    chat = self._chat(row)
+                    text = self._to_text(row, chat)
+                    yield text, self._to_images(row, chat)
                 except DataError as error:
                     yield text, error
 
-    def _decoded(self, table: pyarrow.Table) -> list[dict[str, Any]]:
-        """Rows as plain values; `datasets` keeps columns of mixed types as JSON texts."""
-        rows = table.to_pylist()
-        for row in rows:
-            row.update(
-                {name: json.loads(row[name]) for name in self._json_columns & row.keys() if row[name] is not None}
-            )
-        return rows
+    def _chat(self, row: Mapping[str, Any]) -> Chat | None:
+        return read_chat(self._columns["question_column"].cell(row))
 
-    def _to_text(self, row_index: int, row: Mapping[str, Any]) -> ItemText:
-        texts = {role: _as_text(row[name]) for role, name in self._columns.items() if role != "image_column"}
-        for role in ("question_column", "answer_column"):
-            if not texts[role]:
+    def _to_text(self, row: Mapping[str, Any], chat: Chat | None) -> ItemText:
+        cells = {role: column.cell(row) for role, column in self._columns.items() if role != "image_column"}
+        answers = texts_of(cells.pop("answer_column"))
+        question = chat.turns[-1].content if chat else text_of(cells["question_column"])
+        for role, found in (("question_column", question), ("answer_column", answers)):
+            if not found:
                 raise DataError(
-                    f"{self.name(row_index)} has nothing in column {self._columns[role]!r}; every item has a question "
-                    "and an answer; fill or remove it"
+                    f"nothing in column {self._columns[role].name!r}; every item has a question and an answer; fill or "
+                    "remove it"
                 )
         return ItemText(
-            texts.get("id_column", ""),
-            texts.get("domain_column", "") or self._default_domain,
-            texts["question_column"],
-            texts["answer_column"],
-            texts.get("difficulty_column", ""),
+            text_of(cells.get("id_column")),
+            text_of(cells.get("domain_column")) or self._default_domain,
+            question,
+            answers[0],
+            text_of(cells.get("difficulty_column")),
+            answers[1:],
+            chat.turns[:-1] if chat else (),
         )
 
-    def _to_images(self, row: Mapping[str, Any]) -> list[bytes]:
+    def _to_images(self, row: Mapping[str, Any], chat: Chat | None) -> list[bytes]:
+        """Of the conversation's parts where these hold images, else of the image column."""
         column = self._columns.get("image_column")
-        return [] if column is None else list(_image_contents(row[column], self.source.base_folder))
+        cell = list(chat.images) if chat and chat.images else column and column.cell(row)
+        return list(images_of(cell, self.source.base_folder))
 
 
-def _resolve_columns(settings: DataSettings, source: Source) -> dict[str, str]:
-    """Role -> column name, for the roles that the source fills."""
-    present = source.dataset.column_names
+def has_column(source: Source, name: str) -> bool:
+    """Whether a source has a column of that name, or a dotted part of one."""
+    return _find(source, "", name) is not None
+
+
+def _resolve_columns(settings: DataSettings, source: Source) -> dict[str, _Column]:
+    """Role -> column, for the roles that the source fills."""
     columns = {}
     for role in ("question_column", "answer_column", "image_column", *_OPTIONAL_COLUMNS):
         name = getattr(settings, role)
         if not name and role in ("question_column", "answer_column"):
             raise DataError(f"data.{role} is empty; every item has a question and an answer; name the column")
-        if not name or (role in _OPTIONAL_COLUMNS and name not in present and name == _default(role)):
+        if not name:
             continue
-        if name not in present:
+        if (column := _find(source, role, name)) is not None:
+            columns[role] = column
+        elif role not in _OPTIONAL_COLUMNS or name != _default(role):
             remedy = "" if role in ("question_column", "answer_column") else " (empty: the data has none)"
             raise DataError(
-                f"data source {source.name} has no column {name!r}; its columns are {', '.join(present)}; "
+                f"data source {source.name} has no column {name!r}; its columns are {', '.join(_known(source))}; "
                 f"set data.{role}{remedy}"
             )
-        columns[role] = name
     return columns
+
+
+def _find(source: Source, role: str, name: str) -> _Column | None:
+    """The column of that name, else the longest one that the name begins with, up to a dot; None for neither."""
+    name = name if name in source.columns else _FILE_NAMES.get(name, name)
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        if (column := ".".join(parts[:length])) in source.columns:
+            keys = tuple(parts[length:])
+            known = source.json_keys or _has_part(source.dataset.features[column], keys)
+            return _Column(role, column, keys) if known else None
+    return None
+
+
+def _has_part(feature: Any, keys: tuple[str, ...]) -> bool:
+    """Whether a feature may have the part: what it holds as text is not looked into."""
+    while isinstance(feature, List | LargeList):
+        feature = feature.feature
+    if not keys or not isinstance(feature, dict):
+        return True
+    return keys[0] in feature and _has_part(feature[keys[0]], keys[1:])
+
+
+def _known(source: Source) -> list[str]:
+    """Columns, and the parts of those that declare them."""
+    if source.json_keys:
+        return list(source.json_keys)
+    features = source.dataset.features
+    return [
+        f"{name} ({', '.join(f'{name}.{part}' for part in features[name])})"
+        if isinstance(features[name], dict)
+        else name
+        for name in features
+    ]
 
 
 def _default(role: str) -> object:
     return DataSettings.model_fields[role].default
-
-
-def _as_text(value: Any) -> str:
-    """Text of a cell: nothing for null, several values joined by commas (an answer that is a list).
-
-    Types that a reader guessed are undone as far as possible: whole floats lose their fraction (integers beside
-    fractions become floats), midnights their time (dates in JSON become time stamps).
-    """
-    match value:
-        case None:
-            return ""
-        case float() if value.is_integer():
-            return str(int(value))
-        case datetime() if value.time() == time():
-            return value.date().isoformat()
-        case bytes():
-            return value.decode("utf-8", "replace").strip()
-        case list() | tuple():
-            return ", ".join(_as_text(part) for part in value)
-        case _:
-            return str(value).strip()
-
-
-def _image_contents(value: Any, base_folder: Path) -> Iterator[bytes]:
-    """Bytes of the images in a cell: null, bytes, a path, `datasets`' mapping of both, or a list of these."""
-    match value:
-        case None | "" | {"bytes": None, "path": None}:
-            return
-        case bytes():
-            yield value
-        case {"bytes": bytes() as content}:
-            yield content
-        case str() | {"path": str()}:
-            yield _read(value if isinstance(value, str) else value["path"], base_folder)
-        case list() | tuple():
-            for part in value:
-                yield from _image_contents(part, base_folder)
-        case _:
-            raise DataError(
-                f"image cell holds a {type(value).__name__}; it is bytes, a path or a list of these; convert it"
-            )
-
-
-def _read(path: str, base_folder: Path) -> bytes:
-    if "://" in path:
-        raise DataError(f"image {path} is an address; images are files or bytes in the data; download it")
-    try:
-        return (base_folder / path).read_bytes()
-    except OSError as error:
-        raise DataError(f"image file {path} cannot be read: {error.strerror}; it must exist; restore it") from error

@@ -1,27 +1,36 @@
 """Tokenizer, chat template and image processor of a model, under the run's pixel limits.
 
 The learner and every engine build theirs from the same folder and limits, and so count the same image tokens.
+
+What a user typed is text: a control token in it (`<|im_end|>`) is never control. `render` puts a guard into each, which
+the template's own have not; `encode` takes the guards out again and tokenises the text between the template's control
+tokens with control tokens switched off. A tokenizer splits at control tokens before all else, so the pieces have the
+ids that the whole has, and a text without a guard is tokenised whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache, partial
+import copy
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from tinyr1v_ray.config.train import ModelSettings
+from tinyr1v_ray.data.chat import IMAGE_MARK, Turn
 from tinyr1v_ray.data.model_folder import check_context, folder_family, read_json
 from tinyr1v_ray.errors import DataError, ModelError
 from tinyr1v_ray.models.family import Tensors
 from tinyr1v_ray.types import ImageRef
 
-IMAGE_MARK = "<image>"
-"""Where a question wants its images; a question without marks gets them in front."""
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
-
+GUARD = "\ufdd0"
+"""Stands in a control token that is text. Unicode keeps this code point for a program's own use: no text has it."""
 _NUM_SIZES = 256
 """Sizes of images whose tokens are remembered."""
 
@@ -58,28 +67,59 @@ class PromptProcessor:
         """Tokens that the language model sees for an image."""
         return len(self.image_tokens(width_px, height_px))
 
-    def render(self, question: str, num_images: int, system_prompt: str = "") -> str:
-        """The conversation as the model reads it, up to where its answer starts.
+    def render(self, question: str, num_images: int, system_prompt: str = "", history: Sequence[Turn] = ()) -> str:
+        """The conversation as the model reads it, up to where its answer starts, with guards in what is typed.
 
-        Images stand where the question marks them (`<image>`, once each), else before it. Raises DataError when the
-        marks do not match the images.
+        Images stand where the user's texts mark them (`<image>`, once each), else before the first. A system turn of
+        the history comes before `system_prompt`. Raises DataError when the marks do not match the images.
         """
-        messages: list[dict[str, Any]] = []
-        if system_prompt:
-            messages.append({"role": "system", "content": system_prompt})
-        messages.append({"role": "user", "content": _interleave(question, num_images)})
-        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        turns = [*history, Turn("user", question)]
+        if system_prompt and turns[0].role != "system":
+            turns = [Turn("system", system_prompt), *turns]
+        guarded = [Turn(turn.role, self._guarded(turn.content)) for turn in turns]
+        return self.processor.apply_chat_template(
+            _with_images(guarded, num_images), tokenize=False, add_generation_prompt=True
+        )
 
     def encode(self, text: str, num_images: int) -> tuple[int, ...]:
-        """Token ids with one placeholder per image; raises DataError when the text smuggles in others."""
-        token_ids = tuple(self.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"])
+        """Token ids with one placeholder per image; raises DataError when the template makes another number."""
+        token_ids = tuple(self._ids_in_pieces(text) if GUARD in text else self._ids(text))
         num_placeholders = token_ids.count(self.image_token_id)
         if num_placeholders != num_images:
             raise DataError(
                 f"the text has {num_placeholders} image placeholders for {num_images} images; the chat template puts "
-                "one for each image and the question may hold none; clean the question or correct the template"
+                "one for each image; correct the template"
             )
         return token_ids
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return ids
+
+    def _ids_in_pieces(self, text: str) -> Iterator[int]:
+        """Between control tokens, which have odd places, guards are taken out and nothing else is control."""
+        for place, piece in enumerate(self._control_tokens.split(text)):
+            if place % 2:
+                yield self.tokenizer.convert_tokens_to_ids(piece)
+            else:
+                yield from self._plain_tokenizer.encode(piece.replace(GUARD, ""), add_special_tokens=False).ids
+
+    def _guarded(self, text: str) -> str:
+        return self._control_tokens.sub(lambda found: found[0][0] + GUARD + found[0][1:], text)
+
+    @cached_property
+    def _control_tokens(self) -> re.Pattern[str]:
+        """Splits a text at control tokens, longest first."""
+        tokens = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return re.compile(f"({'|'.join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))})")
+
+    @cached_property
+    def _plain_tokenizer(self) -> Tokenizer:
+        """The same vocabulary, to which control tokens are text. A copy, since the switch is the tokenizer's own state,
+        and prompts are made in several threads."""
+        tokenizer = copy.deepcopy(self.tokenizer.backend_tokenizer)
+        tokenizer.encode_special_tokens = True
+        return tokenizer
 
     def expand(self, token_ids: Sequence[int], images: Sequence[ImageRef]) -> list[int]:
         """Token ids as the language model sees them: each placeholder replaced by its image's tokens."""
@@ -117,17 +157,27 @@ def _eos_token_ids(folder: Path, tokenizer: Any) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _interleave(question: str, num_images: int) -> list[dict[str, str]]:
-    pieces = question.split(IMAGE_MARK)
-    if len(pieces) == 1:
-        return [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
-    if len(pieces) - 1 != num_images:
+def _with_images(turns: Sequence[Turn], num_images: int) -> list[dict[str, Any]]:
+    """Messages as the chat template takes them."""
+    messages: list[dict[str, Any]] = [
+        {"role": turn.role, "content": _interleave(turn.content) if turn.role == "user" else turn.content}
+        for turn in turns
+    ]
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    num_marks = sum(part["type"] == "image" for content in asked for part in content)
+    if num_marks == 0:
+        asked[0][:0] = [{"type": "image"}] * num_images
+    elif num_marks != num_images:
         raise DataError(
-            f"the question marks {len(pieces) - 1} images and has {num_images}; {IMAGE_MARK} stands once for each; "
+            f"the question marks {num_marks} images and has {num_images}; {IMAGE_MARK} stands once for each; "
             "correct the question"
         )
+    return messages
+
+
+def _interleave(text: str) -> list[dict[str, str]]:
     content: list[dict[str, str]] = []
-    for index, piece in enumerate(pieces):
+    for index, piece in enumerate(text.split(IMAGE_MARK)):
         content += [{"type": "image"}] if index else []
         content += [{"type": "text", "text": piece}] if piece else []
     return content

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,10 +20,10 @@ import numpy as np
 
 from tinyr1v_ray.config.train import DataSettings
 from tinyr1v_ray.data.images import ImageFacts, store_image
-from tinyr1v_ray.data.items import ItemReader, ItemText
+from tinyr1v_ray.data.items import ItemReader, ItemText, has_column
 from tinyr1v_ray.data.processor import PromptProcessor
-from tinyr1v_ray.data.scan import ItemFacts, Progress, SkippedItem, scan_items
-from tinyr1v_ray.data.sources import load_source
+from tinyr1v_ray.data.scan import ItemFacts, Progress, describe_skipped, scan_items
+from tinyr1v_ray.data.sources import Source, load_source
 from tinyr1v_ray.data.verified import VerifiedImages
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.types import ImageRef, Prompt
@@ -62,14 +62,15 @@ class PromptTable:
         self, settings: DataSettings, readers: tuple[ItemReader, ...], processor: PromptProcessor, options: TableOptions
     ) -> None:
         self._settings, self._readers, self._processor, self._options = settings, readers, processor, options
-        self._overhead = len(self._encode("", 0))
+        self._overhead = len(self._encode(ItemText("", "", "", "", ""), 0))
         names = [reader.source.name for reader in readers]
         verified = VerifiedImages.for_sources(options.cache_folder, names)
         scan = scan_items(readers, settings, verified, self._check_fits, options.on_progress)
         self._items, self.skipped, self.domains = scan.items, scan.skipped, scan.domains
         self._order = lru_cache(maxsize=2)(self._draw_order)
         if self.skipped:
-            _logger.warning("%d items are skipped, first %s", len(self.skipped), _describe(self.skipped[0]))
+            of = len(self._items) + len(self.skipped)
+            _logger.warning("%d of %d items are left out: %s", len(self.skipped), of, describe_skipped(self.skipped))
 
     def __len__(self) -> int:
         return len(self._items)
@@ -84,9 +85,16 @@ class PromptTable:
         facts = self._items[index]
         reader = self._readers[facts.reader_index]
         text = reader.text(facts.row_index)
-        token_ids = self._encode(text.question, len(facts.images))
-        images = self._references(facts)
-        return Prompt(facts.prompt_id, text.domain, text.question, text.answer, token_ids, images, text.difficulty)
+        return Prompt(
+            facts.prompt_id,
+            text.domain,
+            text.question,
+            text.answer,
+            self._encode(text, len(facts.images)),
+            self._references(facts),
+            text.difficulty,
+            other_answers=text.other_answers,
+        )
 
     def iterate(self, cursor: int) -> Iterator[Prompt]:
         """Prompts from position `cursor` on, endlessly; each epoch has every item once, in an order of its own.
@@ -120,26 +128,23 @@ class PromptTable:
             return np.arange(len(self))
         return np.random.default_rng([self._options.seed, epoch]).permutation(len(self))
 
-    def _encode(self, question: str, num_images: int) -> tuple[int, ...]:
-        asked = self._settings.question_template.replace("{question}", question)
-        rendered = self._processor.render(asked, num_images, self._settings.system_prompt)
+    def _encode(self, text: ItemText, num_images: int) -> tuple[int, ...]:
+        asked = self._settings.question_template.replace("{question}", text.question)
+        rendered = self._processor.render(asked, num_images, self._settings.system_prompt, text.history)
         return self._processor.encode(rendered, num_images)
 
-    def _check_fits(self, text: ItemText, images: tuple[ImageFacts, ...], name: str) -> None:
+    def _check_fits(self, text: ItemText, images: tuple[ImageFacts, ...]) -> None:
         """Refuse what could not be a prompt. Most items pass on an upper bound of their length, without tokenising."""
         image_tokens = sum(self._num_tokens(image) for image in images)
         bound = self._overhead + _MAX_TOKENS_PER_BYTE * len(text.question.encode())
         bound += image_tokens + _MAX_TEMPLATE_TOKENS_PER_IMAGE * len(images)
-        if bound <= self._options.max_prompt_tokens and "<" not in text.question:
+        if bound <= self._options.max_prompt_tokens and "<" not in text.question and not text.history:
             return
-        try:
-            num_tokens = len(self._encode(text.question, len(images))) + image_tokens - len(images)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
+        num_tokens = len(self._encode(text, len(images))) + image_tokens - len(images)
         if num_tokens > self._options.max_prompt_tokens:
             raise DataError(
-                f"{name} is a prompt of {num_tokens} tokens, {image_tokens} of them image; with the longest completion "
-                f"it must fit the context, which leaves {self._options.max_prompt_tokens}; lower model.max_pixels or "
+                f"prompt of {num_tokens} tokens, {image_tokens} of them image; with the longest completion it must fit "
+                f"the context, which leaves {self._options.max_prompt_tokens}; lower model.max_pixels or "
                 "rollout.max_tokens, raise model.max_length, or remove the item"
             )
 
@@ -171,9 +176,27 @@ def build_prompt_table(
     names = settings.train if purpose == "train" else settings.evaluation
     if not names:
         raise DataError(f"data.{purpose} is empty; it names at least one source; name a file or miniature:ocr")
-    readers = tuple(ItemReader(settings, load_source(name, purpose, options.cache_folder)) for name in names)
+    sources = [load_source(name, purpose, options.cache_folder) for name in names]
+    readers = tuple(ItemReader(each, source) for each, source in _told_apart(settings, sources, purpose, options))
     return PromptTable(settings, readers, processor, options)
 
 
-def _describe(item: SkippedItem) -> str:
-    return f"{item.name}: {item.reason}"
+def _told_apart(
+    settings: DataSettings, sources: Sequence[Source], purpose: str, options: TableOptions
+) -> Iterator[tuple[DataSettings, Source]]:
+    """The settings for each source: where only some have the image column, the others are without images.
+
+    Where none has it, those for the other purpose are asked; where these do not, either, the name is at fault, which
+    `ItemReader` says.
+    """
+    column = settings.image_column
+    lacking = [source for source in sources if column and not has_column(source, column)]
+    if lacking and len(lacking) == len(sources):
+        other, names = ("evaluation", settings.evaluation) if purpose == "train" else ("train", settings.train)
+        if not any(has_column(load_source(name, other, options.cache_folder), column) for name in names):
+            lacking = []
+    without = settings.model_copy(update={"image_column": ""})
+    for source in sources:
+        if source in lacking:
+            _logger.warning("%s has no column %r: its items are asked without images", source.name, column)
+        yield (without if source in lacking else settings), source

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of items looked at and the number there are."""
 
 _ITEMS_AT_ONCE = 256
-_NUM_NAMED = 3
+_NUM_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Scan:
     domains: frozenset[str]
 
 
-ItemCheck = Callable[[ItemText, tuple[ImageFacts, ...], str], None]
-"""Called with an item's text, image facts and name; raises DataError when the item cannot be a prompt."""
+ItemCheck = Callable[[ItemText, tuple[ImageFacts, ...]], None]
+"""Called with an item's text and image facts; raises DataError when the item cannot be a prompt."""
 
 _Found = tuple[ItemText, tuple[ImageFacts, ...] | DataError]
 
@@ -70,8 +70,9 @@ def scan_items(
 ) -> Scan:
     """Look at every item of every source.
 
-    Items with an unreadable image are left out. Raises DataError when their share is above
-    `data.max_skipped_share`, nothing is left, two items have the same id, or `check` refuses an item.
+    The rule: an item that cannot be used costs itself, not the run. It is left out when it has no question or answer,
+    an unreadable image, an id or content that came before, or `check` refuses it. Raises DataError when the share of
+    these is above `data.max_skipped_share`, or nothing is left.
     """
     items: list[ItemFacts] = []
     skipped: list[SkippedItem] = []
@@ -81,24 +82,30 @@ def scan_items(
     for reader_index, reader in enumerate(readers):
         for row_index, (text, images) in enumerate(_inspected(reader, verified, settings.max_image_megapixels)):
             name = reader.name(row_index)
-            if isinstance(images, DataError):
-                skipped.append(SkippedItem(name, str(images)))
-            else:
-                check(text, images, name)
+            try:
+                if isinstance(images, DataError):
+                    raise images
+                check(text, images)
                 facts = ItemFacts(reader_index, row_index, text.item_id or content_id(text, images), images)
-                _refuse_duplicate(names, facts.prompt_id, name, has_id=bool(text.item_id))
+                _refuse_duplicate(names.get(facts.prompt_id), facts.prompt_id, has_id=bool(text.item_id))
+            except DataError as error:
+                skipped.append(SkippedItem(name, str(error)))
+            else:
+                names[facts.prompt_id] = name
                 items.append(facts)
                 domains.add(text.domain)
             if on_progress is not None:
                 on_progress(len(items) + len(skipped), num_items)
     verified.save()
-    _check_share(items, skipped, settings.max_skipped_share)
+    _check_share(len(items), skipped, settings.max_skipped_share)
     return Scan(tuple(items), tuple(skipped), frozenset(domains))
 
 
 def content_id(text: ItemText, images: Sequence[ImageFacts]) -> str:
     """Id of an item without one: a hash of what it asks, so that it stays when rows are added or moved."""
-    content = [text.domain, text.question, text.answer, *(image.sha256 for image in images)]
+    content: list[object] = [text.domain, text.question, text.answer, *(image.sha256 for image in images)]
+    if text.other_answers or text.history:
+        content += [text.other_answers, [(turn.role, turn.content) for turn in text.history]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -118,29 +125,30 @@ def _inspected(reader: ItemReader, verified: VerifiedImages, max_megapixels: flo
             yield from threads.map(inspect, chunk)
 
 
-def _refuse_duplicate(names: dict[str, str], prompt_id: str, name: str, has_id: bool) -> None:
-    if prompt_id not in names:
-        names[prompt_id] = name
+def describe_skipped(skipped: Sequence[SkippedItem]) -> str:
+    """The first ten with their reasons, and how many more there are."""
+    named = ", ".join(f"{item.name} ({item.reason.partition(';')[0]})" for item in skipped[:_NUM_NAMED])
+    return named + (f" and {len(skipped) - _NUM_NAMED} more" if len(skipped) > _NUM_NAMED else "")
+
+
+def _refuse_duplicate(first: str | None, prompt_id: str, has_id: bool) -> None:
+    if first is None:
         return
-    first = names[prompt_id]
     if has_id:
         raise DataError(
-            f"{name} and {first} have the same id {prompt_id!r}; ids are unique over all sources; correct them or set "
-            "data.id_column= (empty: ids are made from the content)"
+            f"same id {prompt_id!r} as {first}; ids are unique over all sources; correct them or set data.id_column= "
+            "(empty: ids are made from the content)"
         )
+    raise DataError(f"same question, answer and images as {first}; an item stands once in the data; remove one")
+
+
+def _check_share(num_kept: int, skipped: Sequence[SkippedItem], max_skipped_share: float) -> None:
+    num_items = num_kept + len(skipped)
+    if num_kept and len(skipped) <= max_skipped_share * num_items:
+        return
+    rule_and_remedy = skipped[0].reason.partition("; ")[2]
     raise DataError(
-        f"{name} and {first} have the same question, answer and images; an item stands once in the data; remove one"
+        f"{len(skipped)} of {num_items} items cannot be used: {describe_skipped(skipped)}; at most "
+        f"{max_skipped_share:.1%} may be left out, and never all; {rule_and_remedy}"
+        + (", or raise data.max_skipped_share" if num_kept else "")
     )
-
-
-def _check_share(items: Sequence[ItemFacts], skipped: Sequence[SkippedItem], max_skipped_share: float) -> None:
-    num_items = len(items) + len(skipped)
-    named = ", ".join(f"{item.name} ({item.reason.split(';')[0]})" for item in skipped[:_NUM_NAMED])
-    more = f" and {len(skipped) - _NUM_NAMED} more" if len(skipped) > _NUM_NAMED else ""
-    if len(skipped) > max_skipped_share * num_items:
-        raise DataError(
-            f"{len(skipped)} of {num_items} items have unreadable images: {named}{more}; at most "
-            f"{max_skipped_share:.1%} may; repair them or raise data.max_skipped_share"
-        )
-    if not items:
-        raise DataError(f"all {num_items} items have unreadable images: {named}{more}; some must be left; repair them")
