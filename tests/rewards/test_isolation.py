@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,13 @@ def test_own_domains_are_scored_as_in_process() -> None:
         assert totals == pytest.approx([0.9 * 2 / 3 + 0.1, 0.9, 0.0])
         hard = process.score_items([[r"\boxed{2\sqrt{2}}", r"\sqrt{8}", "", "math"]])
         assert hard[0].correct
+
+
+def test_the_other_answers_of_a_prompt_are_right_too() -> None:
+    group = group_of("47", "12 g", "40")
+    group = replace(group, prompt=replace(group.prompt, other_answers=("12 g", "47")))
+    with ScoringProcess(RewardSettings()) as process:
+        assert [score.correct for score in process.score_group(group).scores] == [True, True, False]
 
 
 def test_a_group_of_answers_takes_milliseconds() -> None:

@@ -34,6 +34,22 @@ def test_totals_by_hand(text: str, answer: str, domain: str, total: float, corre
     assert set(score.parts) == {"answer", "format"}
 
 
+@pytest.mark.parametrize(
+    ("accepted", "domain", "total", "correct"),
+    [
+        (["9", "7", "8"], "math", 1.0, True),
+        (["8", "9"], "math", 0.1, False),
+        (["4", "70", "75"], "ocr", 0.9 / 2 + 0.1, False),  # one of the two characters of "70"
+        (["1.5", "7.1"], "structure", 1.0, True),
+    ],
+)
+def test_of_several_accepted_answers_the_best_counts(
+    accepted: list[str], domain: str, total: float, correct: bool
+) -> None:
+    score = build_scorer(RewardSettings())(RIGHT, accepted, "How many?", domain)
+    assert score.total == pytest.approx(total, abs=1e-12) and score.correct is correct
+
+
 def test_format_weight_is_the_domains_own() -> None:
     scorer = build_scorer(RewardSettings(format_weight=0.5, format_weights={"ocr": 0.0}))
     assert scorer("7", "7", "", "math").total == 0.5

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_json_holds_the_first_groups_whole(tmp_path, make, image):
     }
     Path(image.path).unlink()
     assert (tmp_path / "samples" / first["images"][0]).read_bytes() == b"pixels"
+
+
+def test_all_accepted_answers_are_shown(tmp_path, make):
+    groups, advantages_PG, _ = make.step(1)
+    group = groups[0].group
+    prompt = replace(group.prompt, other_answers=("four <o> seven",))
+    groups[0] = replace(groups[0], group=replace(group, prompt=prompt))
+    SampleSink(tmp_path, 1).log(StepMetrics(1, 1, {}, {}), groups, advantages_PG)
+    assert "<b>407 or four &lt;o&gt; seven</b>" in (tmp_path / "step_000001.html").read_text()
 
 
 def test_the_page_escapes_what_a_model_wrote(tmp_path, make, image):

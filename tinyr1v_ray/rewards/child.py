@@ -57,7 +57,7 @@ def _build(channel: socket.socket, rules: Any) -> AnswerScorer | None:
     return scorer
 
 
-def _score(scorer: AnswerScorer, item: list[str]) -> dict[str, Any]:
+def _score(scorer: AnswerScorer, item: list[Any]) -> dict[str, Any]:
     try:
         score = scorer(*item)
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - supervision: costs one item

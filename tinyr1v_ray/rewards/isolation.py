@@ -47,11 +47,12 @@ class ScoringProcess:
         """One score per completion, in order; takes at most `item_timeout_s` an item, and the restarts."""
         prompt = group.prompt
         check_domains(self._settings, [prompt.domain])
-        items = [[completion.text, prompt.answer, prompt.question, prompt.domain] for completion in group.completions]
+        answers = [prompt.answer, *prompt.other_answers]
+        items = [[completion.text, answers, prompt.question, prompt.domain] for completion in group.completions]
         return ScoredGroup(group, tuple(self.score_items(items)))
 
-    def score_items(self, items: Sequence[Sequence[str]]) -> list[Score]:
-        """Scores of (text, answer, question, domain) items, in order."""
+    def score_items(self, items: Sequence[Sequence[str | Sequence[str]]]) -> list[Score]:
+        """Scores of (text, answer or accepted answers, question, domain) items, in order."""
         scores: list[Score] = []
         while len(scores) < len(items):
             child = self._submit(items[len(scores) :])
@@ -78,7 +79,7 @@ class ScoringProcess:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _submit(self, items: Sequence[Sequence[str]]) -> _Child:
+    def _submit(self, items: Sequence[Sequence[str | Sequence[str]]]) -> _Child:
         """Hand items to a living child; one that died between groups is replaced, which is no item's fault."""
         for _ in range(_NUM_START_ATTEMPTS):
             child = self._child or self._start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
@@ -60,8 +60,16 @@ class AnswerScorer:
         )
         check_domains(rules, rules.format_weights)
 
-    def __call__(self, text: str, answer: str, question: str, domain: str) -> Score:
-        """Score a completion's text; whatever a user's function raises passes through."""
+    def __call__(self, text: str, answer: str | Sequence[str], question: str, domain: str) -> Score:
+        """Score a completion's text; of several accepted answers, the one that it fits best counts.
+
+        Whatever a user's function raises passes through.
+        """
+        accepted = [answer] if isinstance(answer, str) else answer
+        scores = [self._score(text, each, question, domain) for each in accepted]
+        return max(scores, key=lambda score: (score.correct, score.total))
+
+    def _score(self, text: str, answer: str, question: str, domain: str) -> Score:
         if self._user_function is not None:
             value, parts, correct = read_user_score(self._user_function(text, answer, question, domain))
         else:

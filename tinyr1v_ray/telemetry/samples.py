@@ -57,7 +57,7 @@ class SampleSink:
             "domain": prompt.domain,
             "difficulty": prompt.difficulty,
             "question": prompt.question,
-            "answer": prompt.answer,
+            "answer": " or ".join((prompt.answer, *prompt.other_answers)),
             "images": [_keep_image(image, self._folder) for image in prompt.images],
             "completions": [
                 {
