@@ -51,6 +51,7 @@ def test_figures_by_hand(make):
         "pass_rate_75_100": 0.0,
         "pass_rate_100": 0.0,
         "beta": 0.25,
+        "equal_reward_share": 0.5,
         "num_rejected_groups": 3,
         "num_completions": 4,
         "num_aborted": 1,

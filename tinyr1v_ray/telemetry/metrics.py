@@ -23,10 +23,11 @@ def step_metrics(
 
     Means of rewards, their parts, lengths and accuracy are over usable completions (finished, scored, not empty) and
     NaN when there are none. `truncated_share` is of all completions, `no_signal_share` the share of groups whose
-    advantages are all zero; for the other figures of advantages see `_advantage_figures`, for the histogram of pass
-    rates `_pass_rates`. An algorithm's state, such as a controlled beta, is among the figures. `staleness_max` is how
-    many versions the weights had moved on, when the step was trained, since the oldest token was sampled: update v
-    trains the weights of version v - 1. `tokens_per_second` are all completion tokens over the step's wall seconds.
+    advantages are all zero, `equal_reward_share` that of groups whose usable rewards are all the same; for the other
+    figures of advantages see `_advantage_figures`, for the histogram of pass rates `_pass_rates`. An algorithm's state,
+    such as a controlled beta, is among the figures. `staleness_max` is how many versions the weights had moved on, when
+    the step was trained, since the oldest token was sampled: update v trains the weights of version v - 1.
+    `tokens_per_second` are all completion tokens over the step's wall seconds.
 
     Raises ValueError when a name of the learner's is also one of these.
     """
@@ -41,6 +42,7 @@ def step_metrics(
         **advantages.state,
         "truncated_share": _mean([finish == Finish.LENGTH for finish in finishes]),
         "no_signal_share": _mean([not np.any(advantages_G) for advantages_G in advantages.by_group_PG]),
+        "equal_reward_share": _mean([len(set(group.rewards_G[group.usable_G])) < 2 for group in groups]),
         "num_rejected_groups": float(num_rejected),
         "num_completions": float(len(finishes)),
         "num_aborted": float(sum(finish == Finish.ABORT for finish in finishes)),

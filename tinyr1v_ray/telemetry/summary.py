@@ -34,9 +34,15 @@ class Change:
 
 
 def format_summary(
-    before: Sequence[HeldOut], after: Sequence[HeldOut], changes: Sequence[Change], paths: Mapping[str, Path]
+    before: Sequence[HeldOut],
+    after: Sequence[HeldOut],
+    changes: Sequence[Change],
+    paths: Mapping[str, Path],
+    warnings: Sequence[str] = (),
 ) -> str:
     """The closing text of a run; `changes` may be empty, and a domain may lack one of the two figures.
+
+    `warnings` say what the run lacked, a line each, above where its results lie.
 
     >>> before = [HeldOut("ocr", 1000, (0.62, 0.59, 0.65), (41.3, 40.2, 42.4))]
     >>> after = [HeldOut("ocr", 1000, (0.81, 0.78, 0.83), (13.1, 12.8, 13.4))]
@@ -54,6 +60,7 @@ def format_summary(
     for domain in domains:
         rows += _domain_rows(domain, before, after, changes)
     lines = ["Held-out results, 95 % intervals in brackets", *_align(rows)] if domains else []
+    lines += [f"  warning: {warning}" for warning in warnings]
     return "\n".join([*lines, *_align([[label, str(path)] for label, path in paths.items()])])
 
 

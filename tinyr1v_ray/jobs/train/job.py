@@ -37,9 +37,10 @@ from tinyr1v_ray.loop import train
 from tinyr1v_ray.ports import LoopConfig, RewardScorer, System
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.display import Display
+from tinyr1v_ray.telemetry.lessons import LessonWatch, read_lacks
 from tinyr1v_ray.telemetry.progress import RunProgress
 from tinyr1v_ray.telemetry.run_folder import create_run_folder, locked_run, reopen_run_folder
-from tinyr1v_ray.telemetry.sinks import open_recorder
+from tinyr1v_ray.telemetry.sinks import METRICS_FILE, open_recorder
 from tinyr1v_ray.telemetry.summary import format_summary
 from tinyr1v_ray.telemetry.timing import PhaseClock
 from tinyr1v_ray.telemetry.unscored import UnscoredGuard
@@ -161,7 +162,8 @@ class _Run:
         )
         held_out = HeldOutSlice(self._folder, config, self._inputs.held_out, machines, self._progress)
         held_out.go_back_to(state.step)
-        also = (self._progress, UnscoredGuard(config.reward.max_unscored_share))
+        watch = LessonWatch(self._progress.line)
+        also = (self._progress, watch, UnscoredGuard(config.reward.max_unscored_share))
         recorder = open_recorder(self._folder, config.telemetry, config.model_dump(mode="json"), state.step + 1, also)
         system = System(
             prompts=self._inputs.train,
@@ -202,6 +204,7 @@ class _Run:
         """Write `summary.json` and return its text."""
         figures = {"before": held_out_figures(before), "after": held_out_figures(after)}
         changes = held_out_changes(before, after)
+        warnings = read_lacks(self._folder / METRICS_FILE)
         memory = {"driver": peak_memory_mib()} | await machines.peak_memory_mib()
         paths = {
             "checkpoint": checkpoint,
@@ -211,11 +214,12 @@ class _Run:
         row = {
             **{when: [asdict(figure) for figure in of_domains] for when, of_domains in figures.items()},
             "changes": [asdict(change) for change in changes],
+            "warnings": warnings,
             "peak_memory_mib": memory,
             "paths": {name: str(path) for name, path in paths.items()},
         }
         replace_file(self._folder / "summary.json", to_json(row, indent=2) + "\n")
-        return format_summary(figures["before"], figures["after"], changes, _shown(paths))
+        return format_summary(figures["before"], figures["after"], changes, _shown(paths), warnings)
 
 
 class _Counted:
