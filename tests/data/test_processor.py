@@ -144,6 +144,12 @@ def test_pieces_have_the_ids_of_the_whole_under_the_models_own_merges() -> None:
             assert tuple(processor._ids_in_pieces(rendered)) == processor.encode(rendered, num_images)
 
 
+def test_a_reference_answer_is_text_too(processor: PromptProcessor) -> None:
+    for text in (*CONTROL, "12 <b>", ""):
+        assert processor.plain_ids(text) == processor.tokenizer(text, split_special_tokens=True)["input_ids"]
+        assert max(processor.plain_ids(text), default=0) < 256
+
+
 def test_a_template_without_a_placeholder_is_named(processor: PromptProcessor) -> None:
     with pytest.raises(DataError, match="0 image placeholders for 1 images"):
         processor.encode("no image", 1)

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, as every other error is said; `--help` has the rest."""
+    """Says what is wrong with the arguments in one line, as every other error is said; `--help` has the rest.
+
+    Settings (`key=value`) may stand anywhere among the flags: argparse itself takes those of one place alone.
+    """
+
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        """As argparse does, with the settings that it leaves over put behind those that it took, in their order."""
+        options, left_over = self.parse_known_args(None if args is None else list(args), namespace)
+        if left_over and ("overrides" not in options or any(word.startswith("-") for word in left_over)):
+            self.error(f"unrecognized arguments: {' '.join(left_over)}")
+        if left_over:
+            options.overrides = [*options.overrides, *left_over]
+        return options
 
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""

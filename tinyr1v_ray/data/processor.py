@@ -92,6 +92,10 @@ class PromptProcessor:
             )
         return token_ids
 
+    def plain_ids(self, text: str) -> list[int]:
+        """Token ids of a text in which nothing is control."""
+        return list(self._plain_tokenizer.encode(text, add_special_tokens=False).ids)
+
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return ids
@@ -102,7 +106,7 @@ class PromptProcessor:
             if place % 2:
                 yield self.tokenizer.convert_tokens_to_ids(piece)
             else:
-                yield from self._plain_tokenizer.encode(piece.replace(GUARD, ""), add_special_tokens=False).ids
+                yield from self.plain_ids(piece.replace(GUARD, ""))
 
     def _guarded(self, text: str) -> str:
         return self._control_tokens.sub(lambda found: found[0][0] + GUARD + found[0][1:], text)

@@ -54,7 +54,7 @@ def image_folder(output: Path) -> Path:
 def load_evaluation(config: EvaluateConfig, benchmarks: Sequence[Benchmark], output: Path) -> EvaluationInputs:
     """Read and check everything; raises ModelError, DataError and ConfigError.
 
-    An item that cannot be asked (unreadable image, prompt too long, special tokens in its text) or has no key is kept
+    An item that cannot be asked (unreadable image, prompt too long, image marks without images) or has no key is kept
     with its reason and no prompt.
     """
     model_folder = resolve_model_folder(config.model.path, config.model.family)

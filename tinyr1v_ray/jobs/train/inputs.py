@@ -96,5 +96,5 @@ def load_inputs(config: TrainConfig) -> RunInputs:
 
 def _canary_tokens(processor: PromptProcessor, prompt: Prompt) -> np.ndarray:
     """The reference answer and the end token: what they are matters little, that they are fixed does."""
-    token_ids = processor.tokenizer.encode(prompt.answer, add_special_tokens=False)[: MAX_CANARY_TOKENS - 1]
+    token_ids = processor.plain_ids(prompt.answer)[: MAX_CANARY_TOKENS - 1]
     return np.array([*token_ids, processor.eos_token_ids[0]], np.int32)
