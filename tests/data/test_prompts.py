@@ -229,7 +229,7 @@ def test_a_source_without_images_stands_beside_one_with_them(
     assert {prompt.question: len(prompt.images) for prompt in table.in_order()} == {"What is 0?": 1, "2 + 2?": 0}
     apart = DataSettings(train=(seen,), evaluation=(plain,))
     assert [len(p.images) for p in build_prompt_table(apart, "evaluation", processor, options).in_order()] == [0]
-    with pytest.raises(DataError, match=r"no column 'image'; .* set data\.image_column \(empty: the data has none\)"):
+    with pytest.raises(DataError, match=r"no column 'image'; .* set data\.image_column \(empty: none is read\)"):
         build_prompt_table(DataSettings(train=(plain,)), "train", processor, options)
 
 

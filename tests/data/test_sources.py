@@ -244,6 +244,14 @@ def test_a_struct_as_answer_is_refused_with_its_parts(tmp_path: Path) -> None:
         read(str(tmp_path / "data.parquet"), tmp_path / "c", **{**DOTTED, "answer_column": "reward_model.truth"})
 
 
+@pytest.mark.parametrize("role", ["question", "id", "domain", "difficulty"])
+def test_only_an_answer_has_several_values(tmp_path: Path, role: str) -> None:
+    source = write_jsonl(tmp_path / "data.jsonl", {**LOCAL, "x": {"y": ["a", "b"]}}, {**LOCAL, "x": {"y": ["a", "a"]}})
+    found = list(read(source, tmp_path / "cache", image_column="", **{f"{role}_column": "x.y"}))
+    assert "column 'x.y' holds 2 values; only an answer is a list" in str(found[0][1])
+    assert found[1][1] == [] and "a" in vars(found[1][0]).values()
+
+
 def test_answers_of_a_list_are_accepted_each_once(tmp_path: Path) -> None:
     cells: list[object] = [["a", "b", "a", None, " "], {"text": ["c"]}, [], [[1, 2], [3]], [7, 0.5]]
     rows = [{"question": "q", "answer": cell} for cell in cells]
@@ -253,7 +261,10 @@ def test_answers_of_a_list_are_accepted_each_once(tmp_path: Path) -> None:
         ("7", ("0.5",)),
     ]
     reasons = [str(error).partition(";")[0] for _, error in found if isinstance(error, DataError)]
-    assert reasons[:2] == ["a mapping of text", "nothing in column 'answer'"] and "list of lists" in reasons[2]
+    assert (
+        reasons[:2] == ["column 'answer' holds a mapping of text", "nothing in column 'answer'"]
+        and "list of lists" in reasons[2]
+    )
     source = str(tmp_path / "squad.parquet")
     pyarrow.parquet.write_table(
         pyarrow.table({"question": ["q"], "answers": [{"text": ["x", "y"], "start": [1, 2]}]}), source

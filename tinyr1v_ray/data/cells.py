@@ -30,17 +30,9 @@ _SHOWN = 120
 """Characters of a cell that a message shows."""
 
 
-def text_of(value: Any) -> str:
-    """Text of a cell with one value, empty for nothing. Raises DataError for several values and for mappings."""
-    texts = texts_of(value)
-    if len(texts) > 1:
-        raise DataError(f"{len(texts)} values where one is meant ({_shown(value)}); only an answer is a list; pick one")
-    return texts[0] if texts else ""
-
-
 def texts_of(value: Any) -> tuple[str, ...]:
-    """Texts of a cell: none for nothing, several for a list, each once."""
-    if isinstance(value, list | tuple | np.ndarray):
+    """Texts of a cell: none for nothing, several for a list, each once. Raises DataError for what has no text."""
+    if isinstance(value, list | tuple):
         if any(isinstance(part, list | tuple) for part in value):
             raise DataError(f"a list of lists ({_shown(value)}); a cell is a value or a list of them; write it as text")
         return tuple(dict.fromkeys(text for part in value for text in texts_of(part)))

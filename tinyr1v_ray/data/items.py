@@ -8,8 +8,9 @@ from typing import Any
 
 from datasets import LargeList, List
 
+from tinyr1v_ray.config.base import shortened
 from tinyr1v_ray.config.train import DataSettings
-from tinyr1v_ray.data.cells import images_of, part_of, text_of, texts_of
+from tinyr1v_ray.data.cells import images_of, part_of, texts_of
 from tinyr1v_ray.data.chat import Chat, Turn, read_chat
 from tinyr1v_ray.data.sources import Source
 from tinyr1v_ray.errors import DataError
@@ -38,11 +39,14 @@ class ItemText:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column, or with `keys` a part of it; `role` is the setting that names it."""
+    """A column, or with `keys` a part of it."""
 
-    role: str
     name: str
     keys: tuple[str, ...]
+
+    @property
+    def full_name(self) -> str:
+        return ".".join((self.name, *self.keys))
 
     def cell(self, row: Mapping[str, Any]) -> Any:
         return part_of(row[self.name], self.keys)
@@ -97,24 +101,41 @@ class ItemReader:
         return read_chat(self._columns["question_column"].cell(row))
 
     def _to_text(self, row: Mapping[str, Any], chat: Chat | None) -> ItemText:
-        cells = {role: column.cell(row) for role, column in self._columns.items() if role != "image_column"}
-        answers = texts_of(cells.pop("answer_column"))
-        question = chat.turns[-1].content if chat else text_of(cells["question_column"])
+        answers = self._texts_in("answer_column", row)
+        question = chat.turns[-1].content if chat else self._text_in("question_column", row)
         for role, found in (("question_column", question), ("answer_column", answers)):
             if not found:
                 raise DataError(
-                    f"nothing in column {self._columns[role].name!r}; every item has a question and an answer; fill or "
-                    "remove it"
+                    f"nothing in column {self._columns[role].full_name!r}; every item has a question and an answer; "
+                    "fill or remove it"
                 )
         return ItemText(
-            text_of(cells.get("id_column")),
-            text_of(cells.get("domain_column")) or self._default_domain,
+            self._text_in("id_column", row),
+            self._text_in("domain_column", row) or self._default_domain,
             question,
             answers[0],
-            text_of(cells.get("difficulty_column")),
+            self._text_in("difficulty_column", row),
             answers[1:],
             chat.turns[:-1] if chat else (),
         )
+
+    def _text_in(self, role: str, row: Mapping[str, Any]) -> str:
+        """The one value of a cell; only an answer may have several."""
+        texts = self._texts_in(role, row)
+        if len(texts) > 1:
+            raise DataError(
+                f"column {self._columns[role].full_name!r} holds {len(texts)} values; only an answer is a list; name a "
+                "column with one"
+            )
+        return texts[0] if texts else ""
+
+    def _texts_in(self, role: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+        if (column := self._columns.get(role)) is None:
+            return ()
+        try:
+            return texts_of(column.cell(row))
+        except DataError as error:
+            raise DataError(f"column {column.full_name!r} holds {error}") from error
 
     def _to_images(self, row: Mapping[str, Any], chat: Chat | None) -> list[bytes]:
         """Of the conversation's parts where these hold images, else of the image column."""
@@ -125,7 +146,7 @@ class ItemReader:
 
 def has_column(source: Source, name: str) -> bool:
     """Whether a source has a column of that name, or a dotted part of one."""
-    return _find(source, "", name) is not None
+    return _find(source, name) is not None
 
 
 def _resolve_columns(settings: DataSettings, source: Source) -> dict[str, _Column]:
@@ -137,18 +158,18 @@ def _resolve_columns(settings: DataSettings, source: Source) -> dict[str, _Colum
             raise DataError(f"data.{role} is empty; every item has a question and an answer; name the column")
         if not name:
             continue
-        if (column := _find(source, role, name)) is not None:
+        if (column := _find(source, name)) is not None:
             columns[role] = column
         elif role not in _OPTIONAL_COLUMNS or name != _default(role):
-            remedy = "" if role in ("question_column", "answer_column") else " (empty: the data has none)"
+            remedy = "" if role in ("question_column", "answer_column") else " (empty: none is read)"
             raise DataError(
-                f"data source {source.name} has no column {name!r}; its columns are {', '.join(_known(source))}; "
+                f"data source {source.name} has no column {name!r}; its columns are {_known(source)}; "
                 f"set data.{role}{remedy}"
             )
     return columns
 
 
-def _find(source: Source, role: str, name: str) -> _Column | None:
+def _find(source: Source, name: str) -> _Column | None:
     """The column of that name, else the longest one that the name begins with, up to a dot; None for neither."""
     name = name if name in source.columns else _FILE_NAMES.get(name, name)
     parts = name.split(".")
@@ -156,7 +177,7 @@ def _find(source: Source, role: str, name: str) -> _Column | None:
         if (column := ".".join(parts[:length])) in source.columns:
             keys = tuple(parts[length:])
             known = source.json_keys or _has_part(source.dataset.features[column], keys)
-            return _Column(role, column, keys) if known else None
+            return _Column(column, keys) if known else None
     return None
 
 
@@ -169,17 +190,16 @@ def _has_part(feature: Any, keys: tuple[str, ...]) -> bool:
     return keys[0] in feature and _has_part(feature[keys[0]], keys[1:])
 
 
-def _known(source: Source) -> list[str]:
+def _known(source: Source) -> str:
     """Columns, and the parts of those that declare them."""
-    if source.json_keys:
-        return list(source.json_keys)
-    features = source.dataset.features
-    return [
+    features = {} if source.json_keys else source.dataset.features
+    named = source.json_keys or [
         f"{name} ({', '.join(f'{name}.{part}' for part in features[name])})"
         if isinstance(features[name], dict)
         else name
         for name in features
     ]
+    return shortened(", ".join(named), 1000)
 
 
 def _default(role: str) -> object:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
+from tinyr1v_ray.config.base import shortened
 from tinyr1v_ray.config.train import DataSettings
 from tinyr1v_ray.data.images import ImageFacts
 from tinyr1v_ray.data.items import ItemReader, ItemText
@@ -136,8 +137,8 @@ def _refuse_duplicate(first: str | None, prompt_id: str, has_id: bool) -> None:
         return
     if has_id:
         raise DataError(
-            f"same id {prompt_id!r} as {first}; ids are unique over all sources; correct them or set data.id_column= "
-            "(empty: ids are made from the content)"
+            f"same id {shortened(prompt_id)!r} as {first}; ids are unique over all sources; correct them or set "
+            "data.id_column= (empty: ids are made from the content)"
         )
     raise DataError(f"same question, answer and images as {first}; an item stands once in the data; remove one")
 
