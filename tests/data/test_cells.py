@@ -92,6 +92,7 @@ def test_every_way_to_hold_an_image(picture: Picture, tmp_path: Path) -> None:
     uri = f"data:image/png;base64,{packed}"
     cells: list[object] = [
         *(content, str(path), path.name, f"file://{quote(str(path))}", f"file://localhost{quote(str(path))}"),
+        *(f"FILE://{path.name}", f"file://./{quote(path.name)}"),
         *(packed, lines, packed.rstrip("="), base64.urlsafe_b64encode(content).decode(), uri, uri.replace("=", "%3D")),
         *({"bytes": content, "path": None}, {"bytes": None, "path": path.name}, {"bytes": packed}, {"url": uri}),
         *([content], [{"path": path.name}], f"data:image/png,{quote(content)}"),

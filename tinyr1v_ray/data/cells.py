@@ -16,7 +16,7 @@ from datetime import datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from tinyr1v_ray.errors import DataError
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{64,}={0,2}\s*")
 """Long enough that no path is meant; images are longer. Both alphabets of base64."""
+_HOST = re.compile(r"^localhost(?=/)")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SHOWN = 120
 """Characters of a cell that a message shows."""
@@ -133,7 +134,7 @@ def _content(text: str, base_folder: Path) -> bytes:
         head, _, data = text.partition(",")
         return _from_base64(data) if head.rstrip().lower().endswith(";base64") else unquote_to_bytes(data)
     if text.lower().startswith("file://"):
-        return _read(Path(unquote(urlsplit(text).path)), text)
+        return _read(base_folder / _HOST.sub("", unquote(text[7:])), text)
     if _ADDRESS.match(text):
         raise DataError(f"image {_shown(text)} is an address; images are files or bytes in the data; download it")
     if _BASE64.fullmatch(text) and not _is_file(base_folder / text):
