@@ -11,6 +11,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -231,6 +232,38 @@ def test_a_source_without_images_stands_beside_one_with_them(
     assert [len(p.images) for p in build_prompt_table(apart, "evaluation", processor, options).in_order()] == [0]
     with pytest.raises(DataError, match=r"no column 'image'; .* set data\.image_column \(empty: none is read\)"):
         build_prompt_table(DataSettings(train=(plain,)), "train", processor, options)
+
+
+@pytest.mark.parametrize(
+    ("column", "is_like"),
+    [
+        ("images", True),
+        ("img_path", True),
+        ("Picture", True),
+        ("looks", True),
+        ("has_image", False),
+        ("image_id", False),
+    ],
+)
+def test_images_under_another_name_are_not_passed_over(
+    build: Build, tmp_path: Path, picture: Picture, column: str, is_like: bool
+) -> None:
+    """`looks` is an image by its declared type; the others are told by their names."""
+    seen = write(tmp_path / "seen.parquet", [picture()])
+    cells = {"question": ["Other?"], "answer": ["1"], column: [{"bytes": picture(), "path": None}]}
+    features = datasets.Features(
+        {"question": datasets.Value("string"), "answer": datasets.Value("string"), column: datasets.Image()}
+    )
+    other = str(tmp_path / "other.parquet")
+    if column == "looks":
+        datasets.Dataset.from_dict(cells, features).to_parquet(other)
+    else:
+        pyarrow.parquet.write_table(pyarrow.table({**cells, column: ["x"]}), other)
+    if not is_like:
+        assert len(build(seen, other)) == 2
+        return
+    with pytest.raises(DataError, match=rf"other\.parquet has no column 'image' but one named '{column}'.* rename it"):
+        build(seen, other)
 
 
 def test_a_conversation_is_asked_as_one(build: Build, tmp_path: Path, picture: Picture) -> None:

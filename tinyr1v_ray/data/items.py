@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import LargeList, List
+from datasets import Image, LargeList, List
 
 from tinyr1v_ray.config.base import shortened
 from tinyr1v_ray.config.train import DataSettings
@@ -18,6 +19,7 @@ from tinyr1v_ray.errors import DataError
 _OPTIONAL_COLUMNS = ("id_column", "domain_column", "difficulty_column")
 _FILE_NAMES = {"image": "file_name", "images": "file_names"}
 """Columns of images, and those that name their files in a folder's metadata."""
+_IMAGE_LIKE = re.compile(r"(image|img|picture|photo|figure)s?(_?(path|file|url|byte|base64|name)s?)?", re.IGNORECASE)
 _ROWS_AT_ONCE = 64
 
 
@@ -147,6 +149,18 @@ class ItemReader:
 def has_column(source: Source, name: str) -> bool:
     """Whether a source has a column of that name, or a dotted part of one."""
     return _find(source, name) is not None
+
+
+def image_like_columns(source: Source) -> list[str]:
+    """Columns that hold images by their declared type, or by what they are called."""
+    features = {} if source.json_keys else source.dataset.features
+    return [name for name in source.columns if _IMAGE_LIKE.fullmatch(name) or _is_image(features.get(name))]
+
+
+def _is_image(feature: Any) -> bool:
+    while isinstance(feature, List | LargeList):
+        feature = feature.feature
+    return isinstance(feature, Image)
 
 
 def _resolve_columns(settings: DataSettings, source: Source) -> dict[str, _Column]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinyr1v_ray.config.train import DataSettings
 from tinyr1v_ray.data.images import ImageFacts, store_image
-from tinyr1v_ray.data.items import ItemReader, ItemText, has_column
+from tinyr1v_ray.data.items import ItemReader, ItemText, has_column, image_like_columns
 from tinyr1v_ray.data.processor import PromptProcessor
 from tinyr1v_ray.data.scan import ItemFacts, Progress, describe_skipped, scan_items
 from tinyr1v_ray.data.sources import Source, load_source
@@ -187,7 +187,7 @@ def _told_apart(
     """The settings for each source: where only some have the image column, the others are without images.
 
     Where none has it, those for the other purpose are asked; where these do not, either, the name is at fault, which
-    `ItemReader` says.
+    `ItemReader` says. Raises DataError for a source that seems to have its images under another name.
     """
     column = settings.image_column
     lacking = [source for source in sources if column and not has_column(source, column)]
@@ -198,5 +198,10 @@ def _told_apart(
     without = settings.model_copy(update={"image_column": ""})
     for source in sources:
         if source in lacking:
+            if other_name := image_like_columns(source):
+                raise DataError(
+                    f"data source {source.name} has no column {column!r} but one named {other_name[0]!r}; images have "
+                    "one name in all sources; rename it, or remove it where it holds none"
+                )
             _logger.warning("%s has no column %r: its items are asked without images", source.name, column)
         yield (without if source in lacking else settings), source
