@@ -9,7 +9,7 @@ import pytest
 from tinyr1v_ray.telemetry.lessons import NUM_STEPS, Lack, LessonWatch, describe_lacks, lack_of, read_lacks
 from tinyr1v_ray.telemetry.metrics import step_metrics
 from tinyr1v_ray.telemetry.summary import format_summary
-from tinyr1v_ray.types import Finish, LearnerUpdate, Score
+from tinyr1v_ray.types import Finish, LearnerUpdate, Score, StepAdvantages
 
 TEACHES = {"reward_mean": 0.5, "accuracy": 0.5, "truncated_share": 0.1, "equal_reward_share": 0.5, "no_signal_share": 0}
 
@@ -19,7 +19,8 @@ def step_of(make, scores_PG, advantages_PG, finish=Finish.STOP, step=1):
         make.group(str(index), [make.completion(4, finish=finish) for _ in scores], scores)
         for index, scores in enumerate(scores_PG)
     ]
-    return step_metrics(step, LearnerUpdate(step, {"grad_norm": 0.3}), groups, advantages_PG, 0, {"step": 1.0})
+    advantages = StepAdvantages(tuple(advantages_PG), tuple(advantages_PG))
+    return step_metrics(step, LearnerUpdate(step, {"grad_norm": 0.3}), groups, advantages, 0, {"step": 1.0})
 
 
 def wrong(total):
