@@ -10,7 +10,7 @@ from typing import Protocol
 
 from tinyr1v_ray.config.own_function import load_function
 from tinyr1v_ray.errors import ConfigError
-from tinyr1v_ray.rewards.extract import extract_answer
+from tinyr1v_ray.rewards.extract import extract_answer, extract_reading, read_reading
 from tinyr1v_ray.rewards.format import format_score
 from tinyr1v_ray.rewards.math_answer import math_equal
 from tinyr1v_ray.rewards.ocr import text_similarity
@@ -18,14 +18,23 @@ from tinyr1v_ray.rewards.structured import structured_match
 from tinyr1v_ray.types import Score
 
 AnswerTerm = Callable[[str, str, float], float]
-"""(predicted, reference, relative tolerance) -> [0, 1]."""
+"""(the completion's text, reference, relative tolerance) -> [0, 1]."""
+
+
+def _ocr_term(text: str, reference: str, relative_tolerance: float) -> float:
+    return text_similarity(extract_reading(text), read_reading(reference))
+
+
+def _math_term(text: str, reference: str, relative_tolerance: float) -> float:
+    return float(math_equal(extract_answer(text), reference))
+
+
+def _structure_term(text: str, reference: str, relative_tolerance: float) -> float:
+    return float(structured_match(extract_answer(text), reference, relative_tolerance))
+
 
 ANSWER_TERMS: Mapping[str, AnswerTerm] = MappingProxyType(
-    {
-        "math": lambda predicted, reference, tolerance: float(math_equal(predicted, reference)),
-        "structure": lambda predicted, reference, tolerance: float(structured_match(predicted, reference, tolerance)),
-        "ocr": lambda predicted, reference, tolerance: text_similarity(predicted, reference),
-    }
+    {"math": _math_term, "structure": _structure_term, "ocr": _ocr_term}
 )
 """The domains that have a reward of their own."""
 
@@ -74,7 +83,7 @@ class AnswerScorer:
             value, parts, correct = read_user_score(self._user_function(text, answer, question, domain))
         else:
             check_domains(self._rules, [domain])
-            value = ANSWER_TERMS[domain](extract_answer(text), answer, self._rules.relative_tolerance)
+            value = ANSWER_TERMS[domain](text, answer, self._rules.relative_tolerance)
             parts, correct = {}, value == 1.0
         weight = self._rules.format_weights.get(domain, self._rules.format_weight)
         form = format_score(text)

@@ -28,8 +28,7 @@ def grade_by_reward(domain: str) -> Callable[[BenchmarkItem, str], Grade]:
     """The answer term that a domain is trained on, which is partial for OCR; right is a full one."""
 
     def grade(item: BenchmarkItem, text: str) -> Grade:
-        answer = extract_answer(text)
-        value = ANSWER_TERMS[domain](answer, item.answer, _RELATIVE_TOLERANCE)
+        value = ANSWER_TERMS[domain](text, item.answer, _RELATIVE_TOLERANCE)
         return Grade(value, value == 1.0, is_sure=True)
 
     return grade
