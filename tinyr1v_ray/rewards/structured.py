@@ -2,95 +2,105 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Sequence
+from fractions import Fraction
 
-_NUMBER = re.compile(
-    r"(?P<open>\()?(?P<sign>[-+−–]?)\s*(?P<currency>[$€£¥])?\s*(?P<sign2>[-−]?)"
-    r"(?P<digits>\d{1,3}(?:[,  ]\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?P<exponent>e[-+]?\d+)?"
-    r"\s*(?:(?P<scale>k|thousand|mn|million|bn|billion|trillion)\b)?\s*(?P<percent>%|percent|per cent)?(?P<close>\))?"
-    r"\s*(?P<unit>[^\d\s,;|.()][^\d,;|()]*)?",
-    re.IGNORECASE,
-)
-_SCALES = {"k": 1e3, "thousand": 1e3, "mn": 1e6, "million": 1e6, "bn": 1e9, "billion": 1e9, "trillion": 1e12}
+from tinyr1v_ray.rewards.expression import can_be_paired
+from tinyr1v_ray.rewards.extract import read_answer
+from tinyr1v_ray.rewards.notation import plain
+from tinyr1v_ray.rewards.quantity import DECIMAL, Quantity, parse_number, parse_quantity
+
 _TRUTHS = {"true": "yes", "false": "no"}
-_LIST = re.compile(r"\s*[;|\n]\s*|,\s+")
-_YEARS = range(1800, 2101)
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A number as written: its value with scale words applied, whether it is a percentage, and its unit."""
-
-    value: float
-    is_percentage: bool
-    unit: str
+_SEPARATOR = re.compile(r"\s*[;|\n]\s*|\s*,(?!\d{3}(?!\d))\s*(?:(?:and|&)\s+)?|\s+(?:and|&)\s+")
+_LETTER_SCALES = {"k": "thousand", "K": "thousand", "M": "million", "B": "billion", "T": "trillion", "m": "million"}
+_LETTER_SCALE = re.compile(
+    rf"([-+]?\s*(?P<currency>[$€£¥₹]|US\$)?\s*{DECIMAL})\s*(?P<letter>[kKMBTm])(?:n\b)?(?=[^\w/^]|$)"
+)
+_IN_ACCOUNTS = re.compile(r"\(([^()]*\d[^()]*)\)")
+_YEAR = re.compile(r"(?:1[89]\d\d|20\d\d|2100)(?:\.0*)?")
 
 
 def structured_match(predicted: str, reference: str, relative_tolerance: float) -> bool:
-    """Exact match after normalisation, relaxed for numbers.
+    """Whether two answers are the same entry, or lists of the same entries.
 
-    Numbers match within `relative_tolerance` of the reference (ChartQA's relaxed accuracy: 5 %), except bare years,
-    which match exactly: 5 % of a year is a century. Lists (separated by commas, semicolons, bars or lines) match when
-    their entries do, in any order.
+    Both are read alike (`extract.read_answer`). Entries are the same when their texts are, after normalisation, or when
+    they are numbers within `relative_tolerance` of the reference (ChartQA's relaxed accuracy: 5 %). A bare year is
+    exact, however it is written (2012, 2012.0): 5 % of a year is a century.
+
+    A list is separated by commas, semicolons, bars, lines or "and", with or without [...] or {...} around it. It is a
+    set: the order does not count. In (...), as in coordinates, it is a sequence: the order counts.
 
     >>> structured_match("$1,234", "1234.0", 0.05), structured_match("10.4", "10", 0.05)
     (True, True)
-    >>> structured_match("11", "10", 0.05)
-    False
-    >>> structured_match("2011", "2012", 0.05), structured_match("Peru, Chile", "Chile; Peru", 0.05)
+    >>> structured_match("11", "10", 0.05), structured_match("$1.2M", "1.2 million", 0.05)
     (False, True)
+    >>> structured_match("2011", "2012", 0.05), structured_match("Peru, Chile", "[Chile; Peru]", 0.05)
+    (False, True)
+    >>> structured_match("(2, 1)", "(1, 2)", 0.05)
+    False
     """
+    predicted, reference = read_answer(predicted), read_answer(reference)
     if _entry_match(predicted, reference, relative_tolerance):
         return True
-    wanted = [entry for entry in _LIST.split(reference.strip()) if entry]
-    given = [entry for entry in _LIST.split(predicted.strip()) if entry]
-    if len(wanted) < 2 or len(wanted) != len(given):
+    given, wanted = _entries(predicted), _entries(reference)
+    if (len(wanted) < 2 and not _is_bracketed(reference)) or len(given) != len(wanted):
         return False
-    return _can_be_paired(given, wanted, relative_tolerance)
+
+    def fits(have: str, want: str) -> bool:
+        return _entry_match(have, want, relative_tolerance)
+
+    if reference.startswith("("):
+        return predicted.startswith("(") and all(map(fits, given, wanted))
+    return can_be_paired(given, wanted, fits)
 
 
 def relaxed_match(predicted: str, reference: str, relative_tolerance: float) -> bool:
     """Equal text after normalisation, or numbers within the tolerance of the reference (0 only matches 0).
 
     A percentage also matches the same number without the sign, and the fraction it stands for. A unit may be missing
-    on one side, but two units must be the same.
+    on one side, but two units must measure the same; then the quantities are compared.
     """
     if normalised(predicted) == normalised(reference):
         return bool(normalised(reference))
-    given, wanted = parse_quantity(predicted), parse_quantity(reference)
-    if given is None or wanted is None or (given.unit and wanted.unit and given.unit != wanted.unit):
+    given, wanted = parse_amount(predicted), parse_amount(reference)
+    left, right = given.number, wanted.number
+    if left is None or right is None or not _units_agree(given, wanted):
         return False
-    values = [given.value]
+    if given.unit and wanted.unit:
+        left, right = left * given.unit.factor, right * wanted.unit.factor
+    values = [left]
     if given.is_percentage and not wanted.is_percentage:
-        values.append(given.value / 100)
+        values.append(left / 100)
     elif wanted.is_percentage and not given.is_percentage:
-        values.append(given.value * 100)
-    slack = relative_tolerance * abs(wanted.value) + 1e-9 * abs(wanted.value)
-    return any(abs(value - wanted.value) <= slack for value in values)
+        values.append(left * 100)
+    slack = (Fraction(relative_tolerance) + Fraction(1, 10**9)) * abs(right)
+    return any(abs(value - right) <= slack for value in values)
 
 
-def _entry_match(predicted: str, reference: str, relative_tolerance: float) -> bool:
-    is_year = reference.strip().isdecimal() and len(reference.strip()) == 4 and int(reference) in _YEARS
-    return relaxed_match(predicted, reference, 0.0 if is_year else relative_tolerance)
+def parse_amount(text: str) -> Quantity:
+    """The quantity that a text is, as a whole; its value is no number when it is none.
 
+    Beside the forms of `parse_quantity`: a letter as scale (1.2M, 3k, $5m; `5 m` are metres), and parentheses that mean
+    negative, as in accounts.
 
-def _can_be_paired(given: list[str], wanted: list[str], relative_tolerance: float) -> bool:
-    """Whether the entries match one to one (augmenting paths, so that a greedy choice cannot block a match)."""
-    partner: dict[int, int] = {}
-
-    def place(want: int, tried: set[int]) -> bool:
-        for have in range(len(given)):
-            if have in tried or not _entry_match(given[have], wanted[want], relative_tolerance):
-                continue
-            tried.add(have)
-            if have not in partner or place(partner[have], tried):
-                partner[have] = want
-                return True
-        return False
-
-    return all(place(want, set()) for want in range(len(wanted)))
+    >>> parse_amount("$ 1.5M").number, parse_amount("(12.5%)").number, parse_amount("12 km").unit.factor
+    (Fraction(1500000, 1), Fraction(-25, 2), Fraction(1000, 1))
+    >>> parse_amount("12 and 13").number is None, parse_amount("A12").number is None
+    (True, True)
+    """
+    text = plain(text).rstrip(".")
+    account = _IN_ACCOUNTS.fullmatch(text)
+    text = account[1].strip() if account else text
+    scaled = _LETTER_SCALE.match(text)
+    if scaled and (scaled["letter"] != "m" or scaled["currency"]):
+        text = f"{scaled[1]} {_LETTER_SCALES[scaled['letter']]}{text[scaled.end() :]}"
+    quantity = parse_quantity(text)
+    if not account or parse_number(quantity.value) is None:
+        return quantity
+    return Quantity(f"-{quantity.value}", quantity.is_percentage, quantity.scale, quantity.unit)
 
 
 def normalised(text: str) -> str:
@@ -100,19 +110,28 @@ def normalised(text: str) -> str:
     return _TRUTHS.get(text, text)
 
 
-def parse_quantity(text: str) -> Quantity | None:
-    """The number that a text is, as a whole; None for anything else. Parentheses mean negative, as in accounts.
+def _units_agree(given: Quantity, wanted: Quantity) -> bool:
+    return not given.unit or not wanted.unit or given.unit.is_comparable_with(wanted.unit)
 
-    >>> parse_quantity("$ 1.5 million").value, parse_quantity("(12.5%)"), parse_quantity("12 km").unit
-    (1500000.0, Quantity(value=-12.5, is_percentage=True, unit=''), 'km')
-    >>> parse_quantity("12 and 13") is None, parse_quantity("A12") is None
-    (True, True)
-    """
-    match = _NUMBER.fullmatch(unicodedata.normalize("NFKC", text).strip().rstrip("."))
-    if match is None or bool(match["open"]) != bool(match["close"]):
-        return None
-    digits = re.sub(r"[,\s]", "", match["digits"]) + (match["exponent"] or "")
-    negative = bool(match["open"]) or (match["sign"] + match["sign2"]).strip("+") != ""
-    value = float(digits) * _SCALES.get((match["scale"] or "").lower(), 1.0) * (-1.0 if negative else 1.0)
-    unit = " ".join((match["unit"] or "").casefold().split())
-    return Quantity(value, match["percent"] is not None, unit)
+
+def _entry_match(predicted: str, reference: str, relative_tolerance: float) -> bool:
+    is_year = _YEAR.fullmatch(plain(reference).removesuffix("年").strip()) is not None
+    return relaxed_match(read_answer(predicted), read_answer(reference), 0.0 if is_year else relative_tolerance)
+
+
+def _is_bracketed(text: str) -> bool:
+    return text[:1] + text[-1:] in ("[]", "{}", "()")
+
+
+def _entries(text: str) -> Sequence[str]:
+    """What a list holds; quoted entries of a Python list as they are, else what stands between separators."""
+    text = text.strip()
+    if _is_bracketed(text):
+        try:
+            values = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            values = None
+        if isinstance(values, list | tuple | set) and all(isinstance(value, str) for value in values):
+            return [value for value in values if value.strip()]
+        text = text[1:-1]
+    return [entry for entry in _SEPARATOR.split(text.strip()) if entry]
