@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Basic, Eq, Float, Integer, Interval, MatrixBase, Rational, Set, Tuple, Union
+from sympy import Basic, Eq, Expr, Float, Interval, MatrixBase, Rational, Set, Tuple, Union
 from sympy import FiniteSet as SympyFiniteSet
 from sympy.core.relational import Relational
 
@@ -89,12 +89,21 @@ def _parsed(text: str) -> Basic | MatrixBase | None:
 
 def _same(given: Basic | MatrixBase, wanted: Basic | MatrixBase) -> bool:
     """By structure as long as there is any, then by value, then symbolically."""
-    if isinstance(given, Eq) and isinstance(wanted, Eq) and given.lhs == wanted.lhs:
-        return _same(given.rhs, wanted.rhs)
-    if isinstance(wanted, Eq) and not isinstance(given, Eq):
-        return False
-    if isinstance(given, Set) and isinstance(wanted, Set):
-        given, wanted = _solutions(given), _solutions(wanted)
+    if isinstance(wanted, Eq):
+        same_name = isinstance(given, Eq) and given.lhs == wanted.lhs
+        return _same(given.rhs, wanted.rhs) if same_name else isinstance(given, Eq) and _verified(given, wanted)
+    if isinstance(given, MatrixBase) and isinstance(wanted, MatrixBase):
+        return given.shape == wanted.shape and all(map(_same, given.flat(), wanted.flat()))
+    if isinstance(given, Set | Tuple) and isinstance(wanted, Set | Tuple):
+        return _same_collection(_solutions(given), _solutions(wanted))
+    value = _same_value(given, wanted)
+    if value is not None:
+        return value
+    return not _differ_somewhere(given, wanted) and _verified(given, wanted)
+
+
+def _same_collection(given: Set | Tuple, wanted: Set | Tuple) -> bool:
+    """Member by member; sets in any order."""
     if isinstance(given, Interval) and isinstance(wanted, Interval):
         same_ends = (given.left_open, given.right_open) == (wanted.left_open, wanted.right_open)
         return same_ends and _same(given.start, wanted.start) and _same(given.end, wanted.end)
@@ -103,13 +112,14 @@ def _same(given: Basic | MatrixBase, wanted: Basic | MatrixBase) -> bool:
     for kind in (SympyFiniteSet, Union):
         if isinstance(given, kind) and isinstance(wanted, kind):
             return can_be_paired(given.args, wanted.args, _same)
-    if isinstance(given, MatrixBase) and isinstance(wanted, MatrixBase):
-        return given.shape == wanted.shape and all(map(_same, given.flat(), wanted.flat()))
-    value = _same_value(given, wanted)
-    return bool(verify(wanted, given, allow_set_relation_comp=True, timeout_seconds=None)) if value is None else value
+    return _verified(given, wanted)
 
 
-def _solutions(members: Set) -> Set:
+def _verified(given: Basic | MatrixBase, wanted: Basic | MatrixBase) -> bool:
+    return bool(verify(wanted, given, allow_set_relation_comp=True, timeout_seconds=None))
+
+
+def _solutions(members: Set | Tuple) -> Set | Tuple:
     """What satisfies one of the inequalities in one variable that a set consists of; any other set as it is."""
     relations = members.args if isinstance(members, SympyFiniteSet) else ()
     inequalities = [
@@ -121,29 +131,55 @@ def _solutions(members: Set) -> Set:
 
 
 def _same_value(given: Basic | MatrixBase, wanted: Basic | MatrixBase) -> bool | None:
-    """Verdict on two finite numbers; None when one of them is none."""
-    values = [_value(expression) for expression in (given, wanted)]
-    if values[0] is None or values[1] is None:
+    """Verdict on two finite real numbers; None when one of them is none."""
+    left, right = _value(given), _value(wanted)
+    if left is None or right is None:
         return None
-    left, right = values[0], values[1]
     has_decimals = given.has(Float) or wanted.has(Float)
     return abs(left - right) <= abs(right) * (_BINARY if has_decimals else _EXACT) or (
         has_decimals and within_rounding(left, right)
     )
 
 
+def _differ_somewhere(given: Basic | MatrixBase, wanted: Basic | MatrixBase) -> bool:
+    """Whether two expressions with variables have unequal values at a point; cheaper and stricter than to simplify."""
+    if not isinstance(given, Expr) or not isinstance(wanted, Expr):
+        return False
+    variables = sorted(given.free_symbols | wanted.free_symbols, key=str)
+    point = {variable: Rational(7 + 4 * index, 5 + index) for index, variable in enumerate(variables)}
+    return _same_value(given.subs(point), wanted.subs(point)) is False
+
+
 def _value(expression: Basic | MatrixBase) -> Fraction | None:
-    if not isinstance(expression, Basic) or isinstance(expression, Relational | Set | Tuple) or expression.free_symbols:
+    if not isinstance(expression, Expr) or expression.free_symbols:
         return None
-    value = expression if isinstance(expression, Integer | Rational) else expression.doit().evalf(_NUM_DIGITS)
+    try:
+        value = expression if isinstance(expression, Rational) else expression.doit().evalf(_NUM_DIGITS)
+    except (NotImplementedError, ArithmeticError, TypeError, ValueError, AttributeError):
+        return None  # sums and integrals that have no value that sympy finds
     if not value.is_Number or not value.is_finite:
         return None
     return Fraction(Rational(value).p, Rational(value).q)
 
 
 def can_be_paired(given: Sequence[_Entry], wanted: Sequence[_Entry], fits: Callable[[_Entry, _Entry], bool]) -> bool:
-    """Whether the entries match one to one (augmenting paths, so that a greedy choice cannot block a match)."""
+    """Whether the entries match one to one.
+
+    Identical entries are paired first, which is most of them and cheap; augmenting paths then find partners for the
+    others, so that a greedy choice cannot block a match.
+    """
+    if len(given) != len(wanted):
+        return False
+    places: dict[_Entry, list[int]] = {}
+    for have, entry in enumerate(given):
+        places.setdefault(entry, []).append(have)
     partner: dict[int, int] = {}
+    unplaced = []
+    for want, entry in enumerate(wanted):
+        if places.get(entry):
+            partner[places[entry].pop()] = want
+        else:
+            unplaced.append(want)
 
     def place(want: int, tried: set[int]) -> bool:
         for have in range(len(given)):
@@ -155,4 +191,4 @@ def can_be_paired(given: Sequence[_Entry], wanted: Sequence[_Entry], fits: Calla
                 return True
         return False
 
-    return len(given) == len(wanted) and all(place(want, set()) for want in range(len(wanted)))
+    return all(place(want, set()) for want in unplaced)

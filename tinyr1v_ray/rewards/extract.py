@@ -20,7 +20,7 @@ import re
 TAGGED_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _LEAD_IN = re.compile(
     r"(?:#+\s+)?(?:\*\*)?(?:(?:so|thus|therefore|hence)[,\s]+)?(?:(?:the|my)\s+)?(?:(?:final|correct)\s+)?"
-    r"(?:answers?|result|option|choice|ans)(?:\s+(?:is|are)\b\s*:?|\s*[:=：](?:\*\*)?|\*\*\s*[:=：])\s*|#+\s+",
+    r"(?:answers?|result|option|choice|ans)(?:\s+(?:is|are)\b\s*:?|\s*[:=：](?:\*\*)?|\*\*\s*[:=：]|\s+(?=\$|\\[(\[]))\s*|#+\s+",
     re.IGNORECASE,
 )
 _CHINESE_LEAD_IN = re.compile(
@@ -44,7 +44,7 @@ _WRAPPINGS = (
     ("【", "】"),
 )
 TEXT_COMMAND = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|emph|bold|operatorname)\s*\{([^{}]*)\}"
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|emph|bold(?:symbol)?|bm|underline|operatorname)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
 r"""A LaTeX command that only says how its content is set, such as `\text{cm}`."""
 _FULL_STOPS = (".", "。", "．", "｡")

@@ -31,7 +31,8 @@ _SEPARATOR = re.compile(
     r"\s*(?:,(?!\d{3}(?!\d))|;)\s*(?:(?:and|or)\b)?|\s+(?:and|or)\s+|(?<=[\d)}])(?:and|or)(?=[\d(\\])"
 )
 _BRACES = re.compile(r"\\?\{(.*?)\\?\}")
-_NAMED = re.compile(r"(.*[^<>!\\=:\s])\s*(?:=|\\approx|:=)\s*(?![=<>])(.+)")
+_EQUALS = re.compile(r"(?<![<>!\\=:\s])\s*(?:=|\\(?:approx|in)(?![A-Za-z]))\s*(?![=<>])(?=\S)")
+_OPERATOR = re.compile(r"[-+*/^]|\\(?:times|cdot)")
 _APPROXIMATED = re.compile(r"(.*\d.*?)\s*\\approx\s*([-+]?[\d.]+)")
 _IN_BASE = re.compile(r"(\d+)\s*_\s*\{?(\d{1,2})\}?")
 
@@ -105,27 +106,41 @@ def _same_entry(given: str, wanted: str) -> bool:
     if readings != ([given], [wanted]):
         return any(_same_entry(left, right) for left in readings[0] for right in readings[1])
     given, wanted = _without_name(given, wanted)
+    if same_text(given, wanted):
+        return True
     given, wanted, same_base = _without_base(given, wanted)
     if not same_base:
         return False
     left, right = parse_quantity(given), parse_quantity(wanted)
     if is_text(given, left) or is_text(wanted, right):
         return False
-    if left.unit and right.unit and not left.unit.is_comparable_with(right.unit):
-        return False
-    return _same_value(left, right)
+    return left.is_comparable_with(right) and _same_value(left, right)
 
 
 def _without_name(given: str, wanted: str) -> tuple[str, str]:
-    """Both without the name that one of them gives its value; two names must be equal, so they stay."""
-    left, right = _NAMED.fullmatch(given), _NAMED.fullmatch(wanted)
-    if left and right:
-        return (left[2], right[2]) if spelling(left[1]) == spelling(right[1]) else (given, wanted)
-    if left:
-        return left[2], wanted
-    if right and not re.search(r"[-+*/]|\\(?:times|cdot)", re.sub(r"\([^()]*\)|\{[^{}]*\}", "", right[1])):
-        return given, right[2]
-    return given, wanted
+    """Both without the name that one of them gives its value; two names must be equal, so they stay.
+
+    An answer may work its value out (`x = 2 + 3 = 5`). A reference that is an equation, such as `x + y = 5`, is no
+    value with a name.
+    """
+    (name, value), (wanted_name, wanted_value) = _named(given), _named(wanted)
+    if name and wanted_name:
+        return (value, wanted_value) if spelling(name) == spelling(wanted_name) else (given, wanted)
+    if name:
+        return value, wanted
+    outside_brackets = re.sub(r"\([^()]*\)|\{[^{}]*\}", "", wanted_name)
+    is_equation = _OPERATOR.search(outside_brackets) or not re.search(r"[^\W\d_]", wanted_name)
+    return given, wanted if is_equation else wanted_value
+
+
+def _named(text: str) -> tuple[str, str]:
+    """What stands before the first equals sign (or `\\in`) outside of brackets, and after the last; else no name."""
+    signs = [sign for sign in _EQUALS.finditer(text) if _is_balanced(text[: sign.start()])]
+    return (text[: signs[0].start()], text[signs[-1].end() :]) if signs else ("", text)
+
+
+def _is_balanced(text: str) -> bool:
+    return sum(sign in "([{" for sign in text) == sum(sign in ")]}" for sign in text)
 
 
 def _without_base(given: str, wanted: str) -> tuple[str, str, bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from tinyr1v_ray.rewards.extract import TEXT_COMMAND
 
@@ -23,7 +24,7 @@ _SIGNS = str.maketrans(
         **dict.fromkeys("≈≃≅", r"\approx "),
         **dict.fromkeys("≤⩽≦", r"\le "),
         **dict.fromkeys("≥⩾≧", r"\ge "),
-        **dict.fromkeys("∅⌀", r"\emptyset "),
+        **dict.fromkeys("∅⌀Ø", r"\emptyset "),
         **dict.fromkeys("′’", "'"),
         "÷": "/",
         "≠": r"\neq ",
@@ -67,12 +68,19 @@ _REPLACEMENTS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])\s?\.?", ""),
-        (r"\\!|\\-", ""),
-        (r"\\[,;:> ]|(?<!\\)~(?=\S)(?<=\S~)|\\q?quad(?![A-Za-z])|\\hspace\*?\{[^{}]*\}", " "),
+        (r"\\(?:rm|bf|it|sf|tt)(?![A-Za-z])\s*", ""),
+        (r"^\{([^{},]*)\}$", r"\1"),
+        (r"(?s)\\\\(?=[A-Za-z])(?!.*\\end\{)", r"\\"),
+        (r"\\!\s*|\\-|\\\\\s*(?=\\end\s*\{)", ""),
+        (r"(?<!\\)\\[,;:> ]|(?<![\s\\])~(?=[^\s\d]|\d{3}(?!\d))|\\q?quad(?![A-Za-z])|\\hspace\*?\{[^{}]*\}", " "),
         (r"\{\s*,\s*\}", ","),
         (r"\\[dtc]frac", r"\\frac"),
         (r"\\(?=[$%#&_])", ""),
-        (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degrees?(?![A-Za-z])|\\textdegree(?![A-Za-z])", "°"),
+        (
+            r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|(?<=\d)\s*\^\s*(?:\{\s*o\s*\}|o\b)|\\degrees?(?![A-Za-z])|\\textdegree(?![A-Za-z])",
+            "°",
+        ),
+        (r"\\ang\s*\{([^{}]*)\}", r"\1°"),
         (r"\\(?:leqslant|leq)(?![A-Za-z])|<=|=<", r"\\le "),
         (r"\\(?:geqslant|geq)(?![A-Za-z])|>=", r"\\ge "),
         (r"\\lt(?![A-Za-z])", "<"),
@@ -91,11 +99,12 @@ _REPLACEMENTS = tuple(
 )
 
 
+@lru_cache(maxsize=4096)
 def plain(text: str) -> str:
     r"""The text in one spelling, on one line.
 
-    Superscripts become `^{2}`, `½` a fraction, signs their LaTeX names, degrees `°`, `\text{cm}` the word, blanks of LaTeX
-    spaces. An en dash between two digits stays what it is: the dash of a range, not a minus.
+    Superscripts become `^{2}`, `½` a fraction, signs their LaTeX names, degrees `°`, `\text{cm}` the word, and LaTeX's
+    blanks spaces. An en dash between two digits stays what it is: the dash of a range, not a minus.
 
     >>> plain(r"x² ≤ 2½"), plain(r"5\,\text{cm}"), plain(r"30^\circ"), plain("（１２）"), plain("3 – 4"), plain("3–4")
     ('x^{2} \\le 2\\frac{1}{2}', '5 cm', '30°', '(12)', '3 - 4', '3–4')
@@ -110,7 +119,7 @@ def plain(text: str) -> str:
         text = pattern.sub(replacement, text)
     text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", text)
     text = _BARE_NAME.sub(r"\\\1", text)
-    return " ".join(text.split())
+    return " ".join(text.split()).rstrip(" ,;")
 
 
 def without_text_commands(text: str) -> str:

@@ -13,7 +13,9 @@ import re
 _FIRST = re.compile(
     r"(?:option|choice|选项?)?\s*[(\[]?\s*([A-Za-z])\s*(?:[)\].:]+(?!\s*[)(\[^*/+=<>_\\-])\s*(.*))?", re.I
 )
-_SEVERAL = re.compile(r"[(\[]?([A-H])[)\].:]?(?:(?:\s*(?:,|;|&|/|\band\b|(?=[(\[]))\s*|\s+)+[(\[]?([A-H])[)\].:]?)+")
+_SEVERAL = re.compile(
+    r"[(\[]?([A-H])[)\].:]?(?:(?:\s*(?:,|;|&|/|\b(?i:and)\b|(?=[(\[]))\s*|\s+)+[(\[]?([A-H])[)\].:]?)+"
+)
 _FURTHER = re.compile(
     r"(?<![\w(])\(?[A-H]\s*[).:]|(?:\b(?:or|and|nor|is|not|answer|option|choice)|[,;/&])\s*\(?[A-H]\b(?!['-])"
 )
@@ -36,7 +38,7 @@ def chosen_letters(answer: str) -> frozenset[str]:
     >>> sorted(chosen_letters("B) 12 cm")), sorted(chosen_letters("A. or B.")), sorted(chosen_letters("A, C"))
     (['B'], [], ['A', 'C'])
     """
-    if several := _several(answer):
+    if several := _several(answer) or (_several(answer.upper()) if " " in answer or "," in answer else None):
         return several
     first = _FIRST.fullmatch(answer)
     if first is None or _FURTHER.search(first[2] or ""):

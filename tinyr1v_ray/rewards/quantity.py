@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property, lru_cache
 
 from tinyr1v_ray.rewards.units import CURRENCY_SIGNS, GLUED_LETTERS, Unit, parse_unit
 
@@ -37,7 +38,9 @@ _SCALES = {
     "trillion": 10**12,
 }
 _ABOUT = re.compile(
-    r"^(?:\\approx|\\sim(?![A-Za-z])|~|(?:about|approximately|approx\.?|roughly|around)(?=\s)|约等于|大约|约)\s*", re.I
+    r"^(?:\\approx|\\sim(?![A-Za-z])|~|(?:about|approximately|approx\.?|roughly|around)(?=\s)|约等于|大约|约)\s*"
+    r"|\s*\(?\b(?:approx\.?|approximately)\)?$",
+    re.IGNORECASE,
 )
 _CURRENCY = re.compile(
     rf"^(?P<sign>[-+]?)\s*(?P<unit>{'|'.join(map(re.escape, CURRENCY_SIGNS))}|USD|EUR|Rs\.?)\s*(?=[-\d.(])"
@@ -61,11 +64,17 @@ class Quantity:
     scale: int = 1
     unit: Unit | None = None
 
-    @property
+    @cached_property
     def number(self) -> Fraction | None:
         """The exact value with the scale word applied, not the percent sign; None for what is not a plain number."""
         number = parse_number(self.value)
         return None if number is None else number * self.scale
+
+    def is_comparable_with(self, other: Quantity) -> bool:
+        """Two units measure the same; a unit is no percentage; what has no unit is comparable with everything."""
+        if self.unit and other.unit:
+            return self.unit.is_comparable_with(other.unit)
+        return not (self.unit and other.is_percentage) and not (other.unit and self.is_percentage)
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -96,6 +105,7 @@ def parse_number(text: str) -> Fraction | None:
     return -value if match["sign"] == "-" else value
 
 
+@lru_cache(maxsize=4096)
 def parse_quantity(text: str) -> Quantity:
     r"""The parts of a text in plain notation; all of it is the value when nothing stands around it.
 

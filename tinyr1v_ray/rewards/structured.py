@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from tinyr1v_ray.rewards.expression import can_be_paired
 from tinyr1v_ray.rewards.extract import read_answer
 from tinyr1v_ray.rewards.notation import plain
 from tinyr1v_ray.rewards.quantity import DECIMAL, Quantity, parse_number, parse_quantity
+from tinyr1v_ray.rewards.texts import spelling
 
 _TRUTHS = {"true": "yes", "false": "no"}
 _SEPARATOR = re.compile(r"\s*[;|\n]\s*|\s*,(?!\d{3}(?!\d))\s*(?:(?:and|&)\s+)?|\s+(?:and|&)\s+")
@@ -20,6 +22,7 @@ _LETTER_SCALE = re.compile(
     rf"([-+]?\s*(?P<currency>[$€£¥₹]|US\$)?\s*{DECIMAL})\s*(?P<letter>[kKMBTm])(?:n\b)?(?=[^\w/^]|$)"
 )
 _IN_ACCOUNTS = re.compile(r"\(([^()]*\d[^()]*)\)")
+_MAX_CHARACTERS = 3000
 _YEAR = re.compile(r"(?:1[89]\d\d|20\d\d|2100)(?:\.0*)?")
 
 
@@ -31,7 +34,8 @@ def structured_match(predicted: str, reference: str, relative_tolerance: float) 
     exact, however it is written (2012, 2012.0): 5 % of a year is a century.
 
     A list is separated by commas, semicolons, bars, lines or "and", with or without [...] or {...} around it. It is a
-    set: the order does not count. In (...), as in coordinates, it is a sequence: the order counts.
+    set: the order does not count. In (...), as in coordinates, it is a sequence: the order counts. A prediction of more
+    than 3,000 characters is equal as text only.
 
     >>> structured_match("$1,234", "1234.0", 0.05), structured_match("10.4", "10", 0.05)
     (True, True)
@@ -43,14 +47,17 @@ def structured_match(predicted: str, reference: str, relative_tolerance: float) 
     False
     """
     predicted, reference = read_answer(predicted), read_answer(reference)
-    if _entry_match(predicted, reference, relative_tolerance):
+    if predicted == reference or len(predicted) > _MAX_CHARACTERS:
+        return predicted == reference and bool(normalised(reference))
+    if _fits(_Entry.read(predicted), _Entry.read(reference), relative_tolerance):
         return True
     given, wanted = _entries(predicted), _entries(reference)
-    if (len(wanted) < 2 and not _is_bracketed(reference)) or len(given) != len(wanted):
+    is_list = len(wanted) > 1 or _is_bracketed(reference) or _is_bracketed(predicted)
+    if not is_list or len(given) != len(wanted):
         return False
 
-    def fits(have: str, want: str) -> bool:
-        return _entry_match(have, want, relative_tolerance)
+    def fits(have: _Entry, want: _Entry) -> bool:
+        return _fits(have, want, relative_tolerance)
 
     if reference.startswith("("):
         return predicted.startswith("(") and all(map(fits, given, wanted))
@@ -65,9 +72,12 @@ def relaxed_match(predicted: str, reference: str, relative_tolerance: float) -> 
     """
     if normalised(predicted) == normalised(reference):
         return bool(normalised(reference))
-    given, wanted = parse_amount(predicted), parse_amount(reference)
+    return _within(parse_amount(predicted), parse_amount(reference), relative_tolerance)
+
+
+def _within(given: Quantity, wanted: Quantity, relative_tolerance: float) -> bool:
     left, right = given.number, wanted.number
-    if left is None or right is None or not _units_agree(given, wanted):
+    if left is None or right is None or not given.is_comparable_with(wanted):
         return False
     if given.unit and wanted.unit:
         left, right = left * given.unit.factor, right * wanted.unit.factor
@@ -76,8 +86,30 @@ def relaxed_match(predicted: str, reference: str, relative_tolerance: float) -> 
         values.append(left / 100)
     elif wanted.is_percentage and not given.is_percentage:
         values.append(left * 100)
-    slack = (Fraction(relative_tolerance) + Fraction(1, 10**9)) * abs(right)
+    slack = (Fraction(str(relative_tolerance)) + Fraction(1, 10**9)) * abs(right)
     return any(abs(value - right) <= slack for value in values)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One answer of a list, read once however often it is compared."""
+
+    text: str
+    spelling: str
+    quantity: Quantity
+    is_year: bool
+
+    @classmethod
+    def read(cls, text: str) -> _Entry:
+        text = plain(read_answer(text))
+        is_year = _YEAR.fullmatch(text.removesuffix("年").strip()) is not None
+        return cls(normalised(text), spelling(text).casefold(), parse_amount(text), is_year)
+
+
+def _fits(given: _Entry, wanted: _Entry, relative_tolerance: float) -> bool:
+    if wanted.text and (given.text == wanted.text or given.spelling == wanted.spelling):
+        return given.quantity.is_comparable_with(wanted.quantity)
+    return _within(given.quantity, wanted.quantity, 0.0 if wanted.is_year else relative_tolerance)
 
 
 def parse_amount(text: str) -> Quantity:
@@ -110,28 +142,20 @@ def normalised(text: str) -> str:
     return _TRUTHS.get(text, text)
 
 
-def _units_agree(given: Quantity, wanted: Quantity) -> bool:
-    return not given.unit or not wanted.unit or given.unit.is_comparable_with(wanted.unit)
-
-
-def _entry_match(predicted: str, reference: str, relative_tolerance: float) -> bool:
-    is_year = _YEAR.fullmatch(plain(reference).removesuffix("年").strip()) is not None
-    return relaxed_match(read_answer(predicted), read_answer(reference), 0.0 if is_year else relative_tolerance)
-
-
 def _is_bracketed(text: str) -> bool:
     return text[:1] + text[-1:] in ("[]", "{}", "()")
 
 
-def _entries(text: str) -> Sequence[str]:
+def _entries(text: str) -> list[_Entry]:
     """What a list holds; quoted entries of a Python list as they are, else what stands between separators."""
     text = text.strip()
+    values: object = None
     if _is_bracketed(text):
-        try:
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             values = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            values = None
-        if isinstance(values, list | tuple | set) and all(isinstance(value, str) for value in values):
-            return [value for value in values if value.strip()]
         text = text[1:-1]
-    return [entry for entry in _SEPARATOR.split(text.strip()) if entry]
+    if isinstance(values, list | tuple | set) and all(isinstance(value, str) for value in values):
+        texts = list(values)
+    else:
+        texts = _SEPARATOR.split(text.strip())
+    return [_Entry.read(entry) for entry in texts if entry.strip()]
