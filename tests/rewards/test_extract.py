@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyr1v_ray.rewards.extract import extract_answer, last_boxed
+from tinyr1v_ray.rewards.extract import extract_answer, extract_reading, last_boxed, read_answer, read_reading
 from tinyr1v_ray.rewards.format import format_score
 
 
@@ -38,6 +38,17 @@ from tinyr1v_ray.rewards.format import format_score
         ("<answer>$5 and $6</answer>", "$5 and $6"),
         ("<answer>and so on...</answer>", "and so on..."),
         ("answers vary", "answers vary"),
+        ("Answer: **12**", "12"),
+        ("#### 42", "42"),
+        ("The correct option is (C).", "(C)"),
+        (r"<answer>\textbf{(D)}</answer>", "(D)"),
+        ("<think>x</think>所以正确答案是**B**。", "B"),
+        ("<think>x</think>【答案】15", "15"),
+        ("<think>x</think>**答案：** 7", "7"),
+        ("综上，应选：（A）", "（A）"),
+        ("答案不唯一", "答案不唯一"),
+        ("选择题", "选择题"),
+        ("<answer>.</answer>", "."),
     ],
 )
 def test_rules_in_order(text: str, answer: str) -> None:
@@ -58,6 +69,35 @@ def test_rules_in_order(text: str, answer: str) -> None:
 )
 def test_unfinished_reasoning_has_no_answer(text: str) -> None:
     assert extract_answer(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ("<answer> 42 </answer>", "42"),
+        ("**9**", "9"),
+        (r"\text{D}", "D"),
+        (r"Thus we get \boxed{8}.", "8"),
+        ("$x+1$", "x+1"),
+        ("“Monday”", "Monday"),
+    ],
+)
+def test_a_reference_is_read_like_an_answer(reference: str, says: str) -> None:
+    assert read_answer(reference) == says == extract_answer(f"<answer>{reference}</answer>")
+
+
+@pytest.mark.parametrize(
+    "text", ["Sum: 9.", '"EXIT"', "**NEW**", "The answer is 3.", "$4.50", "`ls`", "答案：5。", "a\nb"]
+)
+@pytest.mark.parametrize(
+    "form", ["<answer>{}</answer>", "<think>x</think>{}", r"\boxed{{{}}}", r"<answer>\boxed{{{}}}</answer>"]
+)
+def test_a_reading_loses_nothing_but_tags_or_a_box(text: str, form: str) -> None:
+    assert extract_reading(form.format(text)) == text == read_reading(text)
+
+
+def test_unfinished_reasoning_reads_nothing() -> None:
+    assert extract_reading("<think>EXIT") == "" and read_reading(r"<answer>\boxed{a}</answer>") == "a"
 
 
 def test_unclosed_tag_is_no_answer() -> None:
@@ -85,7 +125,7 @@ def test_boxes_balance(text: str, content: str | None) -> None:
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_any_text_is_survived_and_an_answer_is_stable(reasoning: str, answer: str) -> None:
     found = extract_answer(f"<think>{reasoning}</think><answer>{answer}</answer>")
-    assert extract_answer(f"<answer>{found}</answer>") == found or "answer" in found.lower()
+    assert read_answer(found) == found
 
 
 @settings(max_examples=30, deadline=2000)

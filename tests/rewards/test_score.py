@@ -25,6 +25,10 @@ RIGHT = "<think>3+4</think><answer>7</answer>"
         ("<think>a</think><answer>4O7</answer>", "407", "ocr", 0.9 * 2 / 3 + 0.1, False),
         ("<think>a</think><answer>407</answer>", "407", "ocr", 1.0, True),
         ("407", "407", "ocr", 0.9, True),
+        ("<think>a</think><answer>Paid.</answer>", "Paid.", "ocr", 1.0, True),
+        ("<think>a</think><answer>Paid</answer>", "Paid.", "ocr", 0.9 * 4 / 5 + 0.1, False),
+        ("<think>a</think><answer>7</answer>", "<answer>7</answer>", "math", 1.0, True),
+        ("<think>a</think><answer>7</answer>", "**7**", "structure", 1.0, True),
     ],
 )
 def test_totals_by_hand(text: str, answer: str, domain: str, total: float, correct: bool) -> None:
