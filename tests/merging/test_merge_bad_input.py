@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import write_tiny_model
+from tiny_models import shard, write_tiny_model
 
 from tinyr1v_ray.cli import merge
 from tinyr1v_ray.cli.main import main
@@ -99,21 +99,6 @@ def test_missing_weights_and_pickles(case: Case) -> None:
     case.refused(str(case.experts[0]), "model.safetensors")
     (case.experts[0] / "pytorch_model.bin").write_bytes(b"x")
     case.refused("safetensors", "pickled")
-
-
-def shard(folder: Path) -> Path:
-    """Split a folder's weights into two shards; returns the index."""
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    names = sorted(tensors)
-    weight_map = {}
-    for number, part in enumerate((names[::2], names[1::2]), 1):
-        file = f"model-{number:05d}-of-00002.safetensors"
-        save_file({name: tensors[name] for name in part}, folder / file)
-        weight_map.update(dict.fromkeys(part, file))
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    return index
 
 
 def test_missing_shard(case: Case) -> None:

@@ -101,6 +101,21 @@ def with_changes(source: Path, target: Path, change: Callable[[Weights], Weights
     return target
 
 
+def shard(folder: Path) -> Path:
+    """Split a folder's weights into two shards; returns the index."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    weight_map = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"model-{number:05d}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file)
+        weight_map.update(dict.fromkeys(part, file))
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return index
+
+
 def composite_name(name: str) -> str:
     """As transformers calls a tensor now."""
     if name.startswith("visual."):

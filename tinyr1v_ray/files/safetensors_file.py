@@ -21,6 +21,7 @@ ITEM_BYTES = {
 }  # fmt: skip
 """Of the dtypes whose values are read anywhere; others have a place too."""
 _MAX_HEADER_BYTES = 100_000_000
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class Stamp(NamedTuple):
@@ -57,23 +58,41 @@ class TensorRef:
         return self.nbytes // max(self.numel, 1)
 
 
+def lacks_content(start: bytes) -> str:
+    """Why a file that begins so holds nothing, as "what it is; rule; remedy"; empty for a file that holds something.
+
+    An interrupted download leaves an empty file, a clone without git-LFS a pointer of three lines.
+    """
+    if not start:
+        return "is empty; a model's files must be whole; fetch it again"
+    if start.startswith(_LFS_POINTER):
+        return "is a git-LFS pointer, not the file itself; a model's files must be whole; run `git lfs pull` there"
+    return ""
+
+
 def read_header(path: Path) -> dict[str, TensorRef]:
     """name -> place of every tensor in the file; raises CheckpointError for whatever does not add up."""
     try:
         with path.open("rb") as file:
             stamp = Stamp.of(os.fstat(file.fileno()))
-            size = stamp.nbytes
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
-                raise CheckpointError(
-                    f"{path} has a header of {length} bytes in a file of {size}; it is cut short or no safetensors "
-                    "file; fetch it again"
-                )
-            header = json.loads(file.read(length))
+            start = file.read(len(_LFS_POINTER))
+            length = int.from_bytes(start[:8], "little")
+            fits = length <= min(stamp.nbytes - 8, _MAX_HEADER_BYTES)
+            file.seek(8)
+            text = file.read(length if fits else 0)
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read ({error.strerror}); a shard must be readable; fetch it"
         ) from error
+    if reason := lacks_content(start):
+        raise CheckpointError(f"{path} {reason}")
+    if not fits:
+        raise CheckpointError(
+            f"{path} has a header of {length} bytes in a file of {stamp.nbytes}; it is cut short or no safetensors "
+            "file; fetch it again"
+        )
+    try:
+        header = json.loads(text)
     except ValueError as error:
         raise CheckpointError(f"{path} has a header that is no JSON; the file is corrupt; fetch it again") from error
     if not isinstance(header, dict):

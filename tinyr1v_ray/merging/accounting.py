@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tinyr1v_ray.errors import MergeError
+from tinyr1v_ray.errors import MergeError, ModelError
 from tinyr1v_ray.files.safetensors_file import TensorRef
-from tinyr1v_ray.merging.checkpoint_folder import CheckpointFolder, open_checkpoint
-from tinyr1v_ray.merging.lora import AdapterFolder, LowRankRef, is_adapter, open_adapter
+from tinyr1v_ray.merging.checkpoint_folder import CheckpointFolder, holds_weights, open_checkpoint
+from tinyr1v_ray.merging.lora import ADAPTER_CONFIG, AdapterFolder, LowRankRef, is_adapter, open_adapter
 from tinyr1v_ray.merging.names import EMBEDDING, HEAD, Kind, kind_of
 from tinyr1v_ray.merging.tensor_values import DTYPES, MERGEABLE, read_bytes_into
 
@@ -39,8 +39,15 @@ class LedgerEntry:
 
 
 def open_expert(path: Path) -> Expert:
-    """A PEFT adapter folder or a full checkpoint."""
-    return open_adapter(path) if is_adapter(path) else open_checkpoint(path)
+    """A PEFT adapter folder or a full checkpoint; raises ModelError for a folder that is both."""
+    if not is_adapter(path):
+        return open_checkpoint(path)
+    if holds_weights(path):
+        raise ModelError(
+            f"{path} holds an adapter ({ADAPTER_CONFIG}) and a full model's weights; an expert is one of them; "
+            "move the one that is not meant elsewhere"
+        )
+    return open_adapter(path)
 
 
 def build_ledger(base: CheckpointFolder, experts: Sequence[Expert]) -> list[LedgerEntry]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.errors import ConfigError, MergeError, ModelError
+from tinyr1v_ray.files.safetensors_file import lacks_content
 from tinyr1v_ray.merging.accounting import Expert
 from tinyr1v_ray.merging.checkpoint_folder import CheckpointFolder, read_json
 
@@ -121,7 +122,7 @@ def conflicts(donor: Path, others: Sequence[Path]) -> list[str]:
 
 
 def _content(path: Path) -> Any:
-    raw = path.read_bytes()
+    raw = _whole(path)
     if path.suffix == ".json":
         try:
             return json.loads(raw)
@@ -153,7 +154,7 @@ def _eos_of(path: Path) -> list[int]:
 def make_assets(donor: Path, others: Sequence[Path], output_dtype: str) -> dict[str, bytes]:
     """The merged model's files, name -> content: the donor's, with the output's type and the end ids of `others`."""
     made = {
-        source.name: source.read_bytes()
+        source.name: _whole(source)
         for source in sorted(donor.iterdir())
         if source.is_file() and source.suffix in _SUFFIXES and source.name.startswith(_STEMS)
     }
@@ -166,6 +167,15 @@ def make_assets(donor: Path, others: Sequence[Path], output_dtype: str) -> dict[
     if generation:
         made["generation_config.json"] = _as_json(generation)
     return made
+
+
+def _whole(path: Path) -> bytes:
+    """A file that is copied as it is; raises ModelError for a git-LFS pointer. An empty one is nobody's mistake here:
+    slow tokenizers have empty lists of merges."""
+    content = path.read_bytes()
+    if content and (reason := lacks_content(content)):
+        raise ModelError(f"{path} {reason}")
+    return content
 
 
 def _with_dtype(config: dict[str, Any], output_dtype: str) -> dict[str, Any]:

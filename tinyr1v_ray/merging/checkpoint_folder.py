@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.errors import CheckpointError, ModelError
-from tinyr1v_ray.files.safetensors_file import TensorRef, read_header
+from tinyr1v_ray.files.safetensors_file import TensorRef, lacks_content, read_header
 from tinyr1v_ray.merging.names import canonical_names
 
 SINGLE = "model.safetensors"
@@ -47,9 +47,13 @@ def open_checkpoint(path: Path) -> CheckpointFolder:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON mapping; raises ModelError naming the file."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        raw = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror}); a model folder needs it; add it") from error
+    if reason := lacks_content(raw):
+        raise ModelError(f"{path} {reason}")
+    try:
+        value = json.loads(raw)
     except ValueError as error:
         raise ModelError(f"{path} is not valid JSON ({error}); a model folder needs it; fetch it again") from error
     if not isinstance(value, dict):
@@ -57,9 +61,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def holds_weights(path: Path) -> bool:
+    """Whether the folder has a full model's weights, in one file or several."""
+    return (path / SINGLE).is_file() or (path / INDEX).is_file()
+
+
 def _stored_tensors(path: Path) -> dict[str, TensorRef]:
+    """A folder holds one checkpoint: a file and an index that does not name it are two, and readers differ in which
+    one they take."""
     if (path / INDEX).is_file():
-        return _sharded(path)
+        weight_map = _weight_map(path / INDEX)
+        if (path / SINGLE).is_file() and SINGLE not in weight_map.values():
+            raise _two_checkpoints(path, sorted(set(weight_map.values())))
+        return _sharded(path, weight_map)
     if (path / SINGLE).is_file():
         return read_header(path / SINGLE)
     if any(path.glob("pytorch_model*.bin")):
@@ -67,23 +81,47 @@ def _stored_tensors(path: Path) -> dict[str, TensorRef]:
     raise ModelError(f"{path} has neither {SINGLE} nor {INDEX}; a model folder needs one of them; fetch the weights")
 
 
-def _sharded(path: Path) -> dict[str, TensorRef]:
-    weight_map = read_json(path / INDEX).get("weight_map")
+def _two_checkpoints(path: Path, shards: list[str]) -> CheckpointError:
+    missing = [shard for shard in shards if not (path / shard).is_file()]
+    if missing:
+        return CheckpointError(
+            f"{path / INDEX} is stale: it names {missing[0]}, which is not there, beside {SINGLE}, which it does not "
+            f"name; a folder holds one checkpoint; remove the index if {SINGLE} is the model"
+        )
+    return CheckpointError(
+        f"{path} holds two checkpoints, {SINGLE} and the {len(shards)} shards of {INDEX}; a folder holds one, and "
+        "programs differ in which they read; move the one that is not meant elsewhere"
+    )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{path / INDEX} has no weight_map; an index maps tensors to shards; fetch it again")
-    shards = sorted({str(shard) for shard in weight_map.values()})
+        raise CheckpointError(f"{index} has no weight_map; an index maps tensors to shards; fetch it again")
+    return {str(name): str(shard) for name, shard in weight_map.items()}
+
+
+def _sharded(path: Path, weight_map: dict[str, str]) -> dict[str, TensorRef]:
+    shards = sorted(set(weight_map.values()))
     for shard in shards:
         if not (path / shard).is_file():
             raise CheckpointError(f"{path / shard} is missing; {INDEX} names it; fetch that shard")
     tensors: dict[str, TensorRef] = {}
+    found: dict[str, str] = {}
     for shard in shards:
         for name, ref in read_header(path / shard).items():
-            if weight_map.get(name) != shard:
+            if name in tensors:
                 raise CheckpointError(
-                    f"{path / INDEX} has no entry for {name}, which is in {shard}; index and shards must agree; "
-                    "fetch both again"
+                    f"{path}: {name} lies in {found[name]} and in {shard}; a tensor has one place; fetch both shards "
+                    "and the index again"
                 )
-            tensors[name] = ref
+            tensors[name], found[name] = ref, shard
+    for name, shard in found.items():
+        if weight_map.get(name) != shard:
+            says = f"names {weight_map[name]}" if name in weight_map else "has no entry"
+            raise CheckpointError(
+                f"{path / INDEX} {says} for {name}, which is in {shard}; index and shards must agree; fetch both again"
+            )
     missing = sorted(set(weight_map) - set(tensors))
     if missing:
         raise CheckpointError(
