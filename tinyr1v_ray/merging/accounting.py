@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from tinyr1v_ray.errors import MergeError, ModelError
 from tinyr1v_ray.files.safetensors_file import TensorRef
 from tinyr1v_ray.merging.checkpoint_folder import CheckpointFolder, holds_weights, open_checkpoint
 from tinyr1v_ray.merging.lora import ADAPTER_CONFIG, AdapterFolder, LowRankRef, is_adapter, open_adapter
 from tinyr1v_ray.merging.names import EMBEDDING, HEAD, Kind, kind_of
-from tinyr1v_ray.merging.tensor_values import DTYPES, MERGEABLE, read_bytes_into
+from tinyr1v_ray.merging.tensor_values import DTYPES, MERGEABLE, open_input, read_bytes_into, read_rows
 
 Source = TensorRef | LowRankRef | None
 """An expert's version of a tensor: its weight, its low-rank delta, or nothing (an adapter that leaves it alone)."""
@@ -54,13 +56,16 @@ def build_ledger(base: CheckpointFolder, experts: Sequence[Expert]) -> list[Ledg
     """One entry per name of the union, in the base's order; raises MergeError for what cannot be merged.
 
     Tied heads: where the config ties the head to the embedding, a stored head is a duplicate. It is refused (not
-    written) when it equals its own embedding, and an error when it does not.
+    written) when it equals its own embedding, and an error when it does not. (A head stored alone is the embedding,
+    see `open_checkpoint`.)
     """
     if not experts:
         raise MergeError("no expert was given; a merge needs at least one; pass --expert DIR or set experts")
     tied_owners = [owner for owner in (base, *experts) if _has_tied_head(owner, base.tied)]
     for owner in tied_owners:
-        _require_duplicate(owner)
+        _require_duplicate(owner, base)
+    for expert in experts:
+        _require_base_copies(expert, base)
     sources = [_sources(expert) for expert in experts]
     _check_vocabulary(base, experts, sources)
     names = dict.fromkeys([*base.tensors, *(name for source in sources for name in source)])
@@ -84,11 +89,6 @@ def build_ledger(base: CheckpointFolder, experts: Sequence[Expert]) -> list[Ledg
 def _sources(expert: Expert) -> dict[str, Source]:
     if isinstance(expert, CheckpointFolder):
         return dict(expert.tensors)
-    both = sorted(set(expert.deltas) & set(expert.replaced))
-    if both:
-        raise MergeError(
-            f"{expert.path} holds a delta and a whole weight for {both[0]}; it must be one; fetch it again"
-        )
     return {**expert.deltas, **expert.replaced}
 
 
@@ -159,15 +159,71 @@ def _has_tied_head(owner: Expert, base_is_tied: bool) -> bool:
     return base_is_tied and HEAD in owner.tensors
 
 
-def _require_duplicate(owner: Expert) -> None:
+def _require_duplicate(owner: Expert, base: CheckpointFolder) -> None:
     """A stored head under a tied config must equal the stored embedding, or one of the two would be lost."""
-    refs = owner.tensors if isinstance(owner, CheckpointFolder) else owner.replaced
-    head, embedding = refs.get(HEAD), refs.get(EMBEDDING)
-    if head is None or embedding is None or head.dtype != embedding.dtype or not _equal_bytes(head, embedding):
+    if isinstance(owner, CheckpointFolder):
+        head, embedding = owner.tensors[HEAD], owner.tensors.get(EMBEDDING)
+        if embedding is None or head.dtype != embedding.dtype or not _equal_bytes(head, embedding):
+            raise MergeError(
+                f"{owner.path} holds {HEAD} that differs from its embedding, but the base ties the two; one would be "
+                "lost; untie both models if the head was trained, else leave it out"
+            )
+        return
+    sources = _sources(owner)
+    if not _is_same_change(sources[HEAD], sources.get(EMBEDDING), base.tensors[EMBEDDING]):
         raise MergeError(
-            f"{owner.path} holds {HEAD} that differs from its embedding, but the base ties the two; one would be lost; "
-            "untie both models, or remove the head"
+            f"{owner.path} changes {HEAD} otherwise than the embedding, which the base ties it to; a tied model cannot "
+            "hold the head of its own that peft trained; untie the base and store its head, or leave the adapter out"
         )
+
+
+def _is_same_change(head: Source, embedding: Source, base: TensorRef) -> bool:
+    """Whole weights of the same bytes, or the same factors: peft's `ensure_weight_tying` stores them for both."""
+    if isinstance(head, TensorRef) and isinstance(embedding, TensorRef):
+        return head.dtype == embedding.dtype and _equal_bytes(head, embedding)
+    if not (isinstance(head, LowRankRef) and isinstance(embedding, LowRankRef)) or head.start or embedding.start:
+        return False
+    first, second = head.read(torch.float32, base), embedding.read(torch.float32, base)
+    return torch.equal(first.left, second.left) and torch.equal(first.right, second.right)
+
+
+def moving_heads(base: CheckpointFolder, experts: Sequence[Expert]) -> list[str]:
+    """What a merge does to a tied head that an adapter's training did not: lines to be told."""
+    return [
+        f"expert {index} ({expert.path}) changes the embedding, which the base also uses as its head: in the merged "
+        "model the head moves with it, in peft's training it did not"
+        for index, expert in enumerate(experts)
+        if isinstance(expert, AdapterFolder) and base.tied and EMBEDDING in _sources(expert)
+        if HEAD not in _sources(expert)
+    ]
+
+
+def _require_base_copies(expert: Expert, base: CheckpointFolder) -> None:
+    """What an adapter holds of the frozen weights under its factors adds nothing to them, and tells another base."""
+    copies = expert.copies if isinstance(expert, AdapterFolder) else {}
+    for name, ref in copies.items():
+        own = base.tensors.get(name)
+        if own is not None and not _same_values(own, ref):
+            raise MergeError(
+                f"{expert.path}: {ref.name}, the frozen weight under the factors, is not the base's; a delta is added "
+                "to the weight that it was trained on; check that it was trained from this base"
+            )
+
+
+def _same_values(first: TensorRef, second: TensorRef) -> bool:
+    """In the coarser one of two floating types: a copy may have been saved in another."""
+    if first.shape != second.shape or not (_is_float(first) and _is_float(second)):
+        return False
+    if first.dtype == second.dtype:
+        return _equal_bytes(first, second)
+    coarse = DTYPES[min(first.dtype, second.dtype, key=("BF16", "F16", "F32", "F64").index)]
+    with open_input(first) as a, open_input(second) as b:
+        for begin in range(0, first.numel, _COMPARED_BYTES):
+            end = min(begin + _COMPARED_BYTES, first.numel)
+            left, right = read_rows(a.fileno(), first, begin, end), read_rows(b.fileno(), second, begin, end)
+            if not torch.equal(left.to(coarse), right.to(coarse)):
+                return False
+    return True
 
 
 def _check_vocabulary(base: CheckpointFolder, experts: Sequence[Expert], sources: Sequence[dict[str, Source]]) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 from tinyr1v_ray.errors import ConfigError, MergeError, ModelError
 from tinyr1v_ray.files.safetensors_file import lacks_content
 from tinyr1v_ray.merging.accounting import Expert
-from tinyr1v_ray.merging.checkpoint_folder import CheckpointFolder, read_json
+from tinyr1v_ray.merging.checkpoint_folder import CONFIG, CheckpointFolder, read_json
+from tinyr1v_ray.merging.lora import AdapterFolder
+from tinyr1v_ray.merging.model_settings import differing, written_settings
 
 _SUFFIXES = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _STEMS = (
@@ -27,7 +29,7 @@ _STEMS = (
 _ARCHITECTURE_KEYS = (
     "model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "num_heads", "head_dim", "rms_norm_eps", "hidden_act", "patch_size", "spatial_merge_size", "temporal_patch_size",
-    "window_size", "fullatt_block_indexes", "vocab_size", "rope_theta",
+    "window_size", "fullatt_block_indexes", "vocab_size",
 )  # fmt: skip
 _COMPARED_FILES = (
     "chat_template.json", "chat_template.jinja", "preprocessor_config.json", "processor_config.json",
@@ -42,7 +44,7 @@ def choose_donor(donor: str, base: Path, experts: Sequence[Path]) -> Path:
     if not donor.isdigit() or int(donor) >= len(experts):
         raise ConfigError(f"donor is {donor!r}; it is 'base' or an expert's number below {len(experts)}; change donor")
     folder = experts[int(donor)]
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise ConfigError(f"donor {donor} is {folder}, which has no config.json; a donor is a full model; change donor")
     return folder
 
@@ -60,6 +62,11 @@ def check_architectures(base: CheckpointFolder, experts: Sequence[Expert]) -> No
                     f"{expert.path}: config {key} is {theirs[key]!r} where the base has {own[key]!r}; "
                     "architectures must be equal; check that it was trained from this base"
                 )
+        for key, (ours, other) in differing(base.config, expert.config, "positions").items():
+            raise MergeError(
+                f"{expert.path}: config {key} is {other!r} where the base has {ours!r}; one model has one way to "
+                "tell positions; check that it was trained from this base, or give both the setting that you want"
+            )
         if expert.tied != base.tied:
             raise MergeError(
                 f"{expert.path} has tie_word_embeddings {expert.tied} where the base has {base.tied}; one head would "
@@ -107,7 +114,8 @@ def _vocabulary(folder: Path) -> dict[str, int] | None:
 
 
 def conflicts(donor: Path, others: Sequence[Path]) -> list[str]:
-    """One line per file that another model has differently from the donor (compared as JSON where it is JSON)."""
+    """One line per file that another model has differently from the donor (compared as JSON where it is JSON), and per
+    model whose config has other special tokens."""
     lines = []
     for name in _COMPARED_FILES:
         for folder in others:
@@ -118,7 +126,51 @@ def conflicts(donor: Path, others: Sequence[Path]) -> list[str]:
                 lines.append(f"{name}: {folder} has one, the donor {donor} has none")
             elif _content(theirs) != _content(own):
                 lines.append(f"{name}: {folder} differs from the donor {donor}, whose version is used")
+    return lines + _other_tokens(donor, [folder for folder in others if folder != donor])
+
+
+def _other_tokens(donor: Path, others: Sequence[Path]) -> list[str]:
+    own = read_json(donor / CONFIG)
+    lines = []
+    for folder in others:
+        found = differing(own, read_json(folder / CONFIG), "token_ids") if (folder / CONFIG).is_file() else {}
+        if found:
+            ids = ", ".join(f"{key} {theirs} (donor {ours})" for key, (ours, theirs) in found.items())
+            lines.append(f"{CONFIG}: {folder} has {ids}; the donor's are used, and all ends of sequence")
     return lines
+
+
+def other_bases(names: Sequence[str], experts: Sequence[Expert]) -> list[str]:
+    """One line per adapter that by its own word was trained from another model than the base, which goes by `names`.
+
+    A model is called by a hub's name here and by a folder there, so the last part is what is compared.
+    """
+    own = {_short(name) for name in names}
+    return [
+        f"{expert.path} was trained from {expert.trained_from}, which is not the base {names[0]} by its name; a delta "
+        "is added to the weights that it was trained on"
+        for expert in experts
+        if isinstance(expert, AdapterFolder) and expert.trained_from and _short(expert.trained_from) not in own
+    ]
+
+
+def describe_model(model: Expert) -> dict[str, Any]:
+    """What a model says of itself beside its weights."""
+    if isinstance(model, AdapterFolder):
+        return {"path": str(model.path), "trained_from": model.trained_from}
+    settings = written_settings(model.config)
+    return {"path": str(model.path), "positions": settings.positions, "token_ids": settings.token_ids}
+
+
+def _short(name: str) -> str:
+    """The last part of a hub's name or of a path, in a hub's cache that of the model's.
+
+    >>> _short("Qwen/Qwen2.5-VL-3B-Instruct"), _short("/hub/models--Qwen--Qwen2.5-VL-3B-Instruct/snapshots/66285546")
+    ('qwen2.5-vl-3b-instruct', 'qwen2.5-vl-3b-instruct')
+    """
+    parts = Path(name).parts
+    cached = next((part for part in parts if part.startswith("models--")), parts[-1] if parts else "")
+    return cached.rpartition("--")[2].casefold()
 
 
 def _content(path: Path) -> Any:
@@ -135,7 +187,7 @@ def end_of_sequence_ids(folders: Sequence[Path]) -> list[int]:
     """Every EOS id that any model names, in order of appearance: its generation config's, or else its config's."""
     found: dict[int, None] = {}
     for folder in folders:
-        for name in ("generation_config.json", "config.json"):
+        for name in ("generation_config.json", CONFIG):
             ids = _eos_of(folder / name)
             if ids:
                 found.update(dict.fromkeys(ids))
@@ -158,7 +210,7 @@ def make_assets(donor: Path, others: Sequence[Path], output_dtype: str) -> dict[
         for source in sorted(donor.iterdir())
         if source.is_file() and source.suffix in _SUFFIXES and source.name.startswith(_STEMS)
     }
-    made["config.json"] = _as_json(_with_dtype(read_json(donor / "config.json"), output_dtype))
+    made[CONFIG] = _as_json(_with_dtype(read_json(donor / CONFIG), output_dtype))
     path = donor / "generation_config.json"
     generation = read_json(path) if path.is_file() else {}
     ids = end_of_sequence_ids([donor, *others])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tinyr1v_ray.errors import CheckpointError, ModelError
 from tinyr1v_ray.files.safetensors_file import TensorRef, lacks_content, read_header
-from tinyr1v_ray.merging.names import canonical_names
+from tinyr1v_ray.merging.model_settings import is_tied
+from tinyr1v_ray.merging.names import EMBEDDING, HEAD, LANGUAGE, canonical_names
 
+CONFIG = "config.json"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
@@ -27,21 +30,40 @@ class CheckpointFolder:
     def files(self) -> list[Path]:
         return sorted({Path(ref.path) for ref in self.tensors.values()})
 
-    @property
+    @cached_property
     def tied(self) -> bool:
-        """Whether the head is the embedding. transformers' default for a missing key is True."""
-        text = self.config.get("text_config") or {}
-        return bool(self.config.get("tie_word_embeddings", text.get("tie_word_embeddings", True)))
+        """Whether the head is the embedding."""
+        return is_tied(self.config)
 
 
 def open_checkpoint(path: Path) -> CheckpointFolder:
-    """Read config.json and all headers; raises ModelError or CheckpointError with the file that is at fault."""
+    """Read config.json and all headers; raises ModelError or CheckpointError with the file that is at fault.
+
+    Under a tied config a head that is stored without the embedding is opened as the embedding.
+    """
     if not path.is_dir():
         raise ModelError(f"{path} is no folder; a model is a folder with config.json and safetensors; check the path")
-    config = read_json(path / "config.json")
+    config = read_json(path / CONFIG)
     stored = _stored_tensors(path)
     names = canonical_names(stored, str(path))
-    return CheckpointFolder(path, config, {canonical: stored[name] for canonical, name in names.items()})
+    folder = CheckpointFolder(path, config, {canonical: stored[name] for canonical, name in names.items()})
+    if HEAD in folder.tensors and EMBEDDING not in folder.tensors and folder.tied:
+        return replace(folder, tensors=_with_head_as_embedding(folder.tensors))
+    return folder
+
+
+def _with_head_as_embedding(tensors: dict[str, TensorRef]) -> dict[str, TensorRef]:
+    """Of two tied tensors some savers keep the head alone. It is the embedding, in the layout of the others' names."""
+    prefix = "model."
+    for canonical, ref in tensors.items():
+        inner = canonical.removeprefix(LANGUAGE)
+        if inner != canonical and ref.name.endswith(inner):
+            prefix = ref.name.removesuffix(inner)
+            break
+    embedding = replace(tensors[HEAD], name=prefix + EMBEDDING.removeprefix(LANGUAGE))
+    return {
+        (EMBEDDING if name == HEAD else name): (embedding if name == HEAD else ref) for name, ref in tensors.items()
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -26,6 +26,8 @@ _PREFIXES = (
     ("language_model.model.", "model.language_model."),
     ("visual.", "model.visual."),
 )
+_WRAPPED = re.compile(r"\.(modules_to_save(\.default)?|base_layer)\.")
+"""What peft puts between a module's name and a parameter's."""
 _KEPT = ("model.language_model.", "model.visual.", "lm_head.")
 
 
@@ -36,7 +38,10 @@ def canonical_name(name: str) -> str:
     'model.language_model.layers.0.mlp.up_proj.weight'
     >>> canonical_name("visual.blocks.1.attn.qkv.weight")
     'model.visual.blocks.1.attn.qkv.weight'
+    >>> canonical_name("base_model.model.lm_head.base_layer.weight")
+    'lm_head.weight'
     """
+    name = _WRAPPED.sub(".", name)
     for prefix, replacement in _PREFIXES:
         if name.startswith(prefix):
             name = replacement + name[len(prefix) :]
@@ -59,8 +64,9 @@ def canonical_names(names: Iterable[str], owner: str) -> dict[str, str]:
     return result
 
 
+LANGUAGE = "model.language_model."
 HEAD = "lm_head.weight"
-EMBEDDING = "model.language_model.embed_tokens.weight"
+EMBEDDING = LANGUAGE + "embed_tokens.weight"
 _NORM = re.compile(r"(^|[._])(norm\d*|ln_q|ln\w*|layernorm|\w+_layernorm|\w*norm)\.(weight|bias)$")
 
 

@@ -219,6 +219,9 @@ def task_cost(
             solving = max(solving, 4 * ref.numel * (3 * num + 4))
         elif treatment.rule == "ties":
             traffic += 4 * ref.numel * 6 * num
+    starts = [source.start_cost for source in entry.experts if isinstance(source, LowRankRef)]
+    flops += sum(start[0] for start in starts)
+    solving = max([solving, *(start[1] for start in starts)])
     read = ref.nbytes + sum(source.nbytes for source in entry.experts if source is not None)
     return TaskCost(flops, traffic, operations, read, sum(p.nbytes for p in places), streaming + solving)
 

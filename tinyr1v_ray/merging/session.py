@@ -16,24 +16,27 @@ from typing import Any, Protocol
 from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
 from tinyr1v_ray.errors import MergeError, MergeInputError, RunFolderError
 from tinyr1v_ray.files.durable import replace_folder
-from tinyr1v_ray.merging.accounting import LedgerEntry, build_ledger, open_expert
+from tinyr1v_ray.merging.accounting import LedgerEntry, build_ledger, moving_heads, open_expert
 from tinyr1v_ray.merging.assets import (
     check_architectures,
     check_vocabularies,
     choose_donor,
     conflicts,
+    describe_model,
     make_assets,
+    other_bases,
 )
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.merging.execute import allocate
 from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, verify_output
+from tinyr1v_ray.merging.lora import is_adapter
 from tinyr1v_ray.merging.names import MATRIX_KINDS
 from tinyr1v_ray.merging.output_folder import check_creatable, check_room, locked_folder
 from tinyr1v_ray.merging.own_method import function_hashes, try_functions
 from tinyr1v_ray.merging.plan import MergePlan, input_files, make_plan
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.report import REPORT, make_report, unchanged_experts, write_report
-from tinyr1v_ray.merging.sanity import Closeness, check_distinct, check_same_base, sample_closeness
+from tinyr1v_ray.merging.sanity import Closeness, check_distinct, check_same_base, check_samples, take_sample
 from tinyr1v_ray.merging.schedule import Bundle, make_bundles
 from tinyr1v_ray.merging.tensor_values import require_unchanged
 
@@ -49,6 +52,11 @@ class PreparedMerge:
     output: Path
     plan: MergePlan
     conflicts: tuple[str, ...]
+    """Where models say something else than the donor, or than this merge, about what is no weight."""
+    warnings: tuple[str, ...]
+    """What will come of the experts as they are."""
+    models: tuple[dict[str, Any], ...]
+    """What the base and each expert say of themselves, to be kept in the report."""
 
     @property
     def working_folder(self) -> Path:
@@ -129,8 +137,9 @@ def prepare_merge(config: MergeConfig, base: Path) -> PreparedMerge:
     ledger = build_ledger(base_folder, experts)
     check_vocabularies(base, paths)
     donor = choose_donor(config.donor, base, paths)
-    sampled = [sample_closeness(ledger, index) for index in range(len(paths))]
-    check_same_base(config.experts, sampled, config.max_norm_ratio, config.min_cosine)
+    samples = [take_sample(ledger, index) for index in range(len(paths))]
+    check_same_base(config.experts, [sample.found for sample in samples], config.max_norm_ratio, config.min_cosine)
+    warnings = [*check_samples(config.experts, samples), *moving_heads(base_folder, experts)]
     plan = make_plan(
         ledger,
         config.named_recipes,
@@ -139,7 +148,14 @@ def prepare_merge(config: MergeConfig, base: Path) -> PreparedMerge:
         device=config.job.device,
         threads_per_task=config.job.threads_per_task,
     )
-    prepared = PreparedMerge(config, base, paths, donor, output, plan, tuple(conflicts(donor, [base, *paths])))
+    differing = [
+        *conflicts(donor, [base, *paths]),
+        *other_bases([config.base, str(base), str(base.resolve())], experts),
+    ]
+    prepared = PreparedMerge(
+        config, base, paths, donor, output, plan, tuple(differing), tuple(warnings),
+        tuple(describe_model(model) for model in (base_folder, *experts)),
+    )  # fmt: skip
     _check_output(prepared)
     try_functions(plan)
     return prepared
@@ -198,16 +214,20 @@ def _run_locked(prepared: PreparedMerge, folder: Path, runner: Runner, listener:
 
 
 def _check_full_pass(prepared: PreparedMerge, journal: Journal) -> None:
-    """The foreign-base check again, now on every linear layer; and that the inputs stayed what they were."""
+    """The foreign-base check again, now on every linear layer; and that the inputs stayed what they were.
+
+    Of a checkpoint the layers that it changes are looked at. An adapter holds nothing of its base, and adapts few
+    layers by much: what can be said of it is how far it moves the model as a whole.
+    """
     for path, stamp in input_files(prepared.plan).items():
         require_unchanged(path, stamp)
     first = next(iter(prepared.plan.recipes))
     records = [r for r in journal.all_records() if r["recipe"] == first and r.get("norm_ratios")]
     linear = [r for r in records if r["kind"] in MATRIX_KINDS]
-    found = [
-        [Closeness(r["norm_ratios"][index], r["base_cosines"][index]) for r in linear]
-        for index in range(len(prepared.experts))
-    ]
+    found = []
+    for index, expert in enumerate(prepared.experts):
+        each = [Closeness(r["norm_ratios"][index], r["base_cosines"][index]) for r in linear]
+        found.append(each if is_adapter(expert) else [near for near in each if near.norm_ratio > 0])
     config = prepared.config
     check_same_base(config.experts, found, config.max_norm_ratio, config.min_cosine)
 
@@ -246,7 +266,8 @@ def _context(prepared: PreparedMerge, journal: Journal, records: Sequence[dict[s
         "inputs": [{"path": path, "sha256": digest} for path, digest in sorted(journal.input_hashes.items())],
         "arithmetic": {"device": job.device, "threads_per_task": job.threads_per_task},
         "conflicts": list(prepared.conflicts),
-        "warnings": unchanged_experts(records, prepared.config.experts),
+        "models": list(prepared.models),
+        "warnings": [*prepared.warnings, *unchanged_experts(records, prepared.config.experts)],
     }
 
 

@@ -43,7 +43,7 @@ class TensorSource:
                 self._descriptors[ref.path] = self._files.enter_context(open_input(ref)).fileno()
         for index, ref in enumerate(self._task.experts):
             if isinstance(ref, LowRankRef):
-                self._low_rank[index] = _finite(ref.read(torch.float32), ref, index)
+                self._low_rank[index] = _finite(ref.read(torch.float32, self._task.base), ref, index)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -175,7 +175,9 @@ def dry_run(prepared: PreparedMerge) -> list[str]:
     for path, sha256 in merge.functions.items():
         lines.append(f"own method: {path} (source {sha256[:12]}); its arithmetic is not known and hardly estimated")
     lines.append(f"runs in: {way.where}, at most {size(way.memory_bytes)} for tasks on a node")
-    return [*lines, *(f"conflict: {line}" for line in prepared.conflicts), f"output: {prepared.output}"]
+    lines += [f"conflict: {line}" for line in prepared.conflicts]
+    lines += [f"warning: {line}" for line in prepared.warnings]
+    return [*lines, f"output: {prepared.output}"]
 
 
 def merge_sections(merge: MergePlan, workers: int, run_s: float, gpus: int, rates_source: str) -> tuple[Section, ...]:
