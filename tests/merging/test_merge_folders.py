@@ -92,12 +92,13 @@ def test_a_file_without_content_is_called_what_it_is(content: bytes, words: str,
     assert text.startswith(f"{folder / file} is ") and words in text
 
 
-@pytest.mark.parametrize("file", ["tokenizer.json", "chat_template.jinja"])
+@pytest.mark.parametrize("file", ["tokenizer.json", "chat_template.jinja", "tokenizer.model", "qwen.tiktoken"])
 def test_a_pointer_among_the_files_that_are_copied(file: str, folder: Path, merge_here: Merge, tmp_path: Path) -> None:
+    """Found before anything is merged."""
     (folder / file).write_bytes(POINTER)
     with pytest.raises(TinyR1VError, match=rf"{file} is a git-LFS pointer"):
         merge_here(base=str(folder))
-    assert not (tmp_path / "merged").exists()
+    assert not (tmp_path / "merged").exists() and not (tmp_path / ".merged.partial").exists()
 
 
 def test_a_file_that_cannot_be_read_names_the_reason(tmp_path: Path) -> None:

@@ -69,12 +69,12 @@ class PreparedMerge:
         return all(self._is_written(name, recipe) for name, recipe in self.plan.recipes.items())
 
     def _is_written(self, name: str, recipe: RecipeConfig) -> bool:
-        target = self.output / name
+        target, assets = self.output / name, self.assets(recipe)
         try:
             report = json.loads((target / REPORT).read_text(encoding="utf-8"))
             if not isinstance(report, dict) or report.get("fingerprint") != self.plan.fingerprint:
                 return False
-            return all((target / file).read_bytes() == content for file, content in self.assets(recipe).items())
+            return all((target / file).read_bytes() == content for file, content in assets.items())
         except (OSError, ValueError):
             return False
 
