@@ -148,6 +148,15 @@ def test_the_base_that_an_adapter_names(
     assert len(lines) == told
 
 
+def test_a_base_that_was_copied_goes_by_the_name_in_its_config_too(
+    tied_base: Path, merge_here: Merge, tmp_path: Path
+) -> None:
+    copied = edited(tied_base, tmp_path / "copied", lambda config: config.update(_name_or_path="Org/Known-3B"))
+    path = write_adapter(tied_base, tmp_path / "a", 1, {"base_model_name_or_path": "Org/Known-3B"})
+    merge_here(base=str(copied), experts=[str(path)], recipe=AVERAGE)
+    assert not [line for line in report(tmp_path / "merged")["conflicts"] if "was trained from" in line]
+
+
 # tied heads
 
 

@@ -64,10 +64,10 @@ def build_ledger(base: CheckpointFolder, experts: Sequence[Expert]) -> list[Ledg
     tied_owners = [owner for owner in (base, *experts) if _has_tied_head(owner, base.tied)]
     for owner in tied_owners:
         _require_duplicate(owner, base)
-    for expert in experts:
-        _require_base_copies(expert, base)
     sources = [_sources(expert) for expert in experts]
     _check_vocabulary(base, experts, sources)
+    for expert in experts:
+        _require_base_copies(expert, base)
     names = dict.fromkeys([*base.tensors, *(name for source in sources for name in source)])
     entries = []
     for name in names:

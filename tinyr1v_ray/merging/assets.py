@@ -145,7 +145,7 @@ def other_bases(names: Sequence[str], experts: Sequence[Expert]) -> list[str]:
 
     A model is called by a hub's name here and by a folder there, so the last part is what is compared.
     """
-    own = {_short(name) for name in names}
+    own = {_short(name) for name in names if name}
     return [
         f"{expert.path} was trained from {expert.trained_from}, which is not the base {names[0]} by its name; a delta "
         "is added to the weights that it was trained on"

@@ -148,10 +148,8 @@ def prepare_merge(config: MergeConfig, base: Path) -> PreparedMerge:
         device=config.job.device,
         threads_per_task=config.job.threads_per_task,
     )
-    differing = [
-        *conflicts(donor, [base, *paths]),
-        *other_bases([config.base, str(base), str(base.resolve())], experts),
-    ]
+    names = [config.base, str(base.resolve()), str(base_folder.config.get("_name_or_path") or "")]
+    differing = [*conflicts(donor, [base, *paths]), *other_bases(names, experts)]
     prepared = PreparedMerge(
         config, base, paths, donor, output, plan, tuple(differing), tuple(warnings),
         tuple(describe_model(model) for model in (base_folder, *experts)),
