@@ -67,8 +67,9 @@ def _settings(model: dict[str, Any], text: dict[str, Any]) -> ModelSettings:
 
 def _positions(text: dict[str, Any]) -> dict[str, Any]:
     rope = dict(text.get("rope_parameters") or text.get("rope_scaling") or {})
-    old_type = rope.pop("type", None)  # mrope is what multimodal RoPE was called before its sections alone told it
-    rope.setdefault("rope_type", "default" if old_type in (None, "mrope") else old_type)
+    older = rope.pop("type", None)
+    kind = rope.get("rope_type") or older  # mrope is what multimodal RoPE was called before its sections alone told it
+    rope["rope_type"] = "default" if kind in (None, "mrope") else kind
     rope.setdefault("rope_theta", text.get("rope_theta"))
     windowed = text.get("use_sliding_window", True)
     layers = [index for index, kind in enumerate(text.get("layer_types") or []) if kind == "sliding_attention"]
