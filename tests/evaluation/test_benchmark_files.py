@@ -80,7 +80,7 @@ def test_broken_images_cost_their_items_and_are_named(tmp_path: Path) -> None:
     failures = {index: item.failure for index, item in load(write(tmp_path / "MMStar.tsv", rows)).items()}
     assert failures.pop("good") == ""
     assert all(failures.values())
-    assert "broken base64" in failures["base64"] and "decoded" in failures["noise"]
+    assert "broken base64" in failures["base64"] and "no known format" in failures["noise"]
     assert "names row" in failures["nowhere"] and "names row" in failures["self"] and "no image" in failures["none"]
 
 
