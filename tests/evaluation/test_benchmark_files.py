@@ -12,7 +12,7 @@ from PIL import Image
 
 from tinyr1v_ray.config.evaluate import UserBenchmarkSettings
 from tinyr1v_ray.errors import ConfigError, DataError
-from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem
+from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.load import EMPTY_KEY, find_file, load_items
 from tinyr1v_ray.evaluation.benchmarks.registry import TEN_BENCHMARKS, find_benchmark
 from tinyr1v_ray.evaluation.tsv import read_tsv
@@ -114,7 +114,8 @@ def test_another_delimiter_is_named(tmp_path: Path, delimiter: str) -> None:
 @pytest.mark.parametrize("name", TEN_BENCHMARKS)
 def test_missing_columns_are_named(tmp_path: Path, name: str) -> None:
     benchmark = TEN_BENCHMARKS[name]
-    needed = ["index", "question", "answer", *benchmark.columns]
+    keys = [] if benchmark.hidden_key else ["answer"]
+    needed = ["index", "question", *keys, *benchmark.columns]
     for missing in needed:
         columns = tuple(column for column in (*needed, "image") if column != missing)
         path = write(tmp_path / benchmark.files[0], [["1"] * len(columns)], columns)
@@ -179,6 +180,44 @@ def test_a_users_benchmark_has_a_name_of_its_own(name: str) -> None:
             find_benchmark(asked, {name: described})
 
 
+GRADING_QUERY = """Examples:
+* Question: Which?
+* Ground Truth: (b)
+* Response: b
+
+Your turn:
+    * Question: How high is the red bar?
+    * Ground Truth: 0.30
+    * Response: {PREDICTION}
+"""
+
+
+def test_a_key_may_stand_in_the_grading_query_alone(tmp_path: Path) -> None:
+    columns = ("index", "question", "image", "grading_query", "inst_category")
+    rows = [["1", "How high?", picture(1), GRADING_QUERY, "3.0"], ["2", "q", picture(1), "no key in here", "1.0"]]
+    path = write(tmp_path / "CharXiv_reasoning_val.tsv", rows, columns)
+    found, keyless = load_items(TEN_BENCHMARKS["charxiv"], path, tmp_path / "store", 64.0)
+    assert (found.answer, found.category, found.failure) == ("0.30", "3", "")
+    assert TEN_BENCHMARKS["charxiv"].grade(found, "<answer>0.3</answer>").correct
+    assert keyless.failure == EMPTY_KEY
+    write(path, [["1", "q", picture(1)]], ("index", "question", "image"))
+    with pytest.raises(DataError, match="no answers"):
+        load_items(TEN_BENCHMARKS["charxiv"], path, tmp_path / "store", 64.0)
+
+
+def test_an_answer_column_goes_before_the_grading_query(tmp_path: Path) -> None:
+    columns = ("index", "question", "image", "answer", "grading_query")
+    path = write(tmp_path / "CharXiv_reasoning_val.tsv", [["1", "q", picture(1), "7", GRADING_QUERY]], columns)
+    [item] = load_items(TEN_BENCHMARKS["charxiv"], path, tmp_path / "store", 64.0)
+    assert item.answer == "7"
+
+
+@pytest.mark.parametrize("name", ["MathVerse_MINI_Vision_Only.tsv", "MathVerse_MINIVOnly.tsv", "MathVerse_MINI.tsv"])
+def test_mathverse_goes_by_vlmevalkits_local_and_downloaded_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert find_file(TEN_BENCHMARKS["mathverse"], tmp_path).name == name
+
+
 def test_missing_files_say_what_they_are_called(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"MathVista_MINI\.tsv or MathVista\.tsv"):
         find_file(TEN_BENCHMARKS["mathvista"], tmp_path)
@@ -192,13 +231,3 @@ def test_missing_files_say_what_they_are_called(tmp_path: Path) -> None:
 def test_an_unknown_benchmark_names_the_nearest(name: str, near: str) -> None:
     with pytest.raises(ConfigError, match=f"did you mean {near}"):
         find_benchmark(name, {})
-
-
-@pytest.mark.parametrize("benchmark", TEN_BENCHMARKS.values(), ids=lambda benchmark: benchmark.name)
-def test_prompts_hold_question_and_options(benchmark: Benchmark) -> None:
-    columns = {"choices": "['yes1', 'no2']", "image_path": "a", "answer_type": "float", "precision": "2"}
-    item = BenchmarkItem("1", "What is it?", "A", {"A": "yes1", "B": "no2"}, "c", columns)
-    asked = benchmark.prompt(item)
-    assert "What is it?" in asked
-    if benchmark.name in ("mathvista", "mathvision", "wemath", "mmstar", "ocr_reasoning"):
-        assert "yes1" in asked and "no2" in asked and "letter" in asked

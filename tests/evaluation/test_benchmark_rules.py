@@ -9,48 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyr1v_ray.evaluation.benchmarks.charxiv import CHARXIV
-from tinyr1v_ray.evaluation.benchmarks.choices import choice_letter
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem, Grade
 from tinyr1v_ray.evaluation.benchmarks.mathverse import MATHVERSE
 from tinyr1v_ray.evaluation.benchmarks.mme import MME
 from tinyr1v_ray.evaluation.benchmarks.registry import TEN_BENCHMARKS
 from tinyr1v_ray.evaluation.benchmarks.wemath import WEMATH
-
-FOUR = {"A": "12", "B": "2", "C": "the red ball", "D": "none"}
-
-
-@pytest.mark.parametrize(
-    ("text", "letter"),
-    [
-        ("B", "B"),
-        ("(b)", "B"),
-        ("B.", "B"),
-        ("B. 2", "B"),
-        ("**B**", "B"),
-        ("<think>A? No.</think><answer>B</answer>", "B"),
-        (r"First A, then \boxed{B}", "B"),
-        (r"\boxed{\text{C}}", "C"),
-        ("The correct answer is (B) 2.", "B"),
-        ("Answer: option C", "C"),
-        ("So the answer is B because A is too large.", "B"),
-        ("the red ball", "C"),
-        ("It is the red ball.", "C"),
-        ("12", "A"),
-        ("The number is 12.", "A"),
-        ("A ball", ""),
-        ("A or B", ""),
-        ("A is right because it fits.", "A"),
-        ("I cannot determine the answer from the image.", ""),
-        ("Sorry, I can't help with that.", ""),
-        ("", ""),
-        ("<think>B, surely B", ""),
-        ("E", ""),
-        ("112", ""),
-        ("2.5", ""),
-    ],
-)
-def test_a_choice_is_read_from_what_people_and_models_write(text: str, letter: str) -> None:
-    assert choice_letter(text, FOUR) == letter
 
 
 def graded(
@@ -229,7 +192,7 @@ def test_a_lone_question_is_no_pair() -> None:
 
 @pytest.mark.parametrize(
     ("text", "correct"),
-    [("Yes", True), ("yes.", True), ("Yes, no doubt", False), ("No", False), ("maybe", False), ("", False)],
+    [("Yes", True), ("yes.", True), ("Yes, no doubt", True), ("No", False), ("maybe", False), ("", False)],
 )
 def test_mme_wants_one_of_two_words(text: str, correct: bool) -> None:
     grade = MME.grade(BenchmarkItem("1", "?", "Yes", columns={"image_path": "a"}), text)
@@ -255,11 +218,12 @@ def wemath_items() -> tuple[list[BenchmarkItem], list[bool]]:
 
 
 def test_wemath_weighs_mastery_memorisation_and_generalisation() -> None:
-    """N = 5: strict (5 - 0.5 - 2 - 1)/5 = 30 %, loose (5 - 0.5 - 1 - 1)/5 = 50 %."""
+    """N = 5: strict (5 - 0.5 - 2 - 1)/5 = 30 %, loose (5 - 0.5 - 1 - 1)/5 = 50 %; RM 2/(1 + 2), loose 1/(2 + 1)."""
     figures = WEMATH.score(*wemath_items())
     assert figures["score"] == pytest.approx(30)
     assert figures["score_loose"] == pytest.approx(50)
-    assert [figures[name] for name in ("IK", "IG", "CM", "RM")] == [20, 20, 20, 40]
+    assert [figures[name] for name in ("IK", "IG", "CM", "CM_loose")] == [20, 20, 20, 40]
+    assert [figures[name] for name in ("RM", "RM_loose")] == pytest.approx([200 / 3, 100 / 3])
     assert figures["S1"] == pytest.approx(100 * 6 / 11)
     assert (figures["S2"], figures["S3"], figures["num_composite"]) == (50, 100, 5)
 

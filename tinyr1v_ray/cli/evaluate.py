@@ -40,6 +40,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--judge-url", metavar="URL", help="OpenAI-compatible API of an LLM judge (default: none)")
     parser.add_argument("--judge-model", metavar="NAME", help="the judge's model")
     parser.add_argument("--rescore", type=Path, metavar="DIR", help="score the stored answers of DIR again; no model")
+    parser.add_argument("--rules", action="store_true", help="print the rule that each benchmark follows, and stop")
     parser.set_defaults(run=run, flags=_flags)
 
 
@@ -49,6 +50,13 @@ def run(options: argparse.Namespace) -> int:
     from tinyr1v_ray.config.evaluate import EvaluateConfig
     from tinyr1v_ray.errors import ConfigError
 
+    if options.rules:
+        from tinyr1v_ray.evaluation.benchmarks.registry import ALL_TEN, find_benchmarks
+        from tinyr1v_ray.evaluation.benchmarks.rules import described_rules
+
+        names = _flags(options)["benchmarks",] or [ALL_TEN]
+        print("\n".join(described_rules(find_benchmarks(names, {}))))
+        return 0
     if options.rescore is not None:
         tree = put_over(read_yaml(options.config) if options.config else {}, _flags(options))
         overrides = [f"judge.{key}={value}" for key, value in tree.pop("judge", {}).items()] + options.overrides

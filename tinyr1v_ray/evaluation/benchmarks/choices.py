@@ -1,110 +1,113 @@
-"""Multiple choice: how options are shown, and which letter an answer means."""
+"""Multiple choice: which option an answer chooses, and how sure that is.
+
+Read is the tagged or boxed answer, else what follows the reasoning. The first of these rules that finds something
+decides:
+
+1. the answer is a letter; one that lists several letters chooses none;
+2. it is stated ("the answer is B", "B is correct", "I choose B"); of several statements the last one counts;
+3. the first line is a letter, or the answer begins with one ("B. cat") and no other line does;
+4. the answer is an option's text or value: in LaTeX, as an equal number, with or without its unit;
+5. letters and texts of options that occur in it, when all of them are one option's. A letter occurs when it stands in
+   brackets, after a word such as option, in a list of letters, at an end of the text, or in an answer of few words.
+
+An article, the name of a point, a letter in a formula and what the answer rejects ("B is too large", "not B") do not
+count. What rule 5 finds is sure only when it is right; nothing found is never sure.
+"""
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping
-from string import ascii_uppercase
+from dataclasses import dataclass
 
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem, Grade, exact_grade
+from tinyr1v_ray.evaluation.benchmarks.latex import shown_text, without_latex
+from tinyr1v_ray.evaluation.benchmarks.letters import (
+    is_rejected,
+    leading_letter,
+    listed_letters,
+    occurring_letters,
+    stated_letter,
+    whole_letter,
+)
+from tinyr1v_ray.evaluation.benchmarks.options import letter_of_value, letters_of_key
 from tinyr1v_ray.rewards.extract import TAGGED_ANSWER, after_reasoning, extract_answer, last_boxed
 from tinyr1v_ray.rewards.structured import normalised
 
-_WHOLE = re.compile(r"[\s(\[{<]*([A-Za-z])[\s)\]}>.:]*")
-_LEADING = re.compile(r"[(\[<]*([A-Z])\s*[)\]>.:](?!\w)")
-_STATED = re.compile(r"(?:answer|option|choice)\s*(?:is|:|=)?\s*(?:option\s*)?[(\[<*]*([A-Z])(?![A-Za-z0-9'])", re.I)
-_ALONE = re.compile(r"(?<![A-Za-z0-9'\\])([A-Z])(?![A-Za-z0-9'])")
-_ARTICLE = re.compile(r"\s+(?!(?:or|and|nor|is|because|since|as|but|not)\b)[a-z]{2,}")
+LENIENT = (
+    "an option's value counts in another notation and without its unit",
+    "a letter that the answer states counts wherever it stands; there a lone letter counts among the last four words",
+)
+STRICT = (
+    "a letter that the answer rejects, an article, the name of a point and a letter in a formula do not count",
+    "an option's text inside a formula or inside another option's text does not count",
+)
+"""Where the rules part from VLMEvalKit's way of finding a choice (`can_infer`), for the benchmarks' official rules."""
 
 
-def with_options(item: BenchmarkItem, instruction: str = "Answer with the letter of the right option.") -> str:
-    """The question, its options a line each, and an instruction; without options the question alone."""
-    if not item.options:
-        return item.question
-    hint = item.columns.get("hint", "")
-    lines = [f"Hint: {hint}"] if hint else []
-    lines += [item.question, *(f"{letter}. {text}" for letter, text in item.options.items()), instruction]
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Choice:
+    """A letter, or nothing where none is chosen, or several are; and whether there is no doubt about the letter."""
+
+    letter: str = ""
+    is_sure: bool = False
 
 
-def option_list(cell: str) -> dict[str, str]:
-    """Letters and texts of a cell that holds a Python list of options; nothing when it holds none.
-
-    >>> option_list("['3/11', '8/11']"), option_list("[]"), option_list("")
-    ({'A': '3/11', 'B': '8/11'}, {}, {})
-    """
-    try:
-        values = ast.literal_eval(cell.strip() or "[]")
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return {}
-    if not isinstance(values, list | tuple):
-        return {}
-    return dict(zip(ascii_uppercase, map(str, values), strict=False))
-
-
-def choice_letter(text: str, options: Mapping[str, str]) -> str:
-    """The letter that a completion chooses, or nothing when it chooses none or several.
-
-    Read is the tagged or boxed answer, else what follows the reasoning. In order: the answer is a letter, starts with
-    one ("B. cat"), is an option's text, or states one ("the answer is B"). Then a letter or an option's text that
-    occurs alone decides, unless they contradict each other. "A" before a lower-case noun is an article.
+def find_choice(text: str, options: Mapping[str, str]) -> Choice:
+    """The option that a completion chooses, by the rules above.
 
     >>> options = {"A": "3/11", "B": "8/11"}
-    >>> choice_letter("The correct answer is (B) 8/11.", options), choice_letter("either A or B", options)
-    ('B', '')
+    >>> find_choice("The correct answer is (B) 8/11.", options), find_choice("either A or B", options).letter
+    (Choice(letter='B', is_sure=True), '')
     """
-    answer = extract_answer(text)
-    marked = TAGGED_ANSWER.search(after_reasoning(text)) or last_boxed(after_reasoning(text)) is not None
-    place = answer if marked else after_reasoning(text)
-    for letter in (_first_letter(answer), _of_text(answer, options), _stated(place)):
-        if letter in options:
-            return letter
-    alone = {match[1] for match in _letters(place)} & options.keys()
-    inside = _texts_inside(place, options)
-    both = alone | inside
-    return both.pop() if len(both) == 1 else ""
+    conclusion, answer = after_reasoning(text), extract_answer(text)
+    if TAGGED_ANSWER.search(conclusion) or last_boxed(conclusion) is not None:
+        conclusion = answer
+    place, shown = shown_text(conclusion).strip(), shown_text(answer).strip()
+    if len(listed_letters(shown) & options.keys()) > 1:
+        return Choice()
+    if letter := (
+        whole_letter(shown)
+        or stated_letter(place, options)
+        or leading_letter(place, shown, options)
+        or letter_of_value(answer, options)
+    ):
+        return Choice(letter, True) if letter in options else Choice()
+    occurring = occurring_letters(place, options) | _occurring_texts(place, options)
+    return Choice(occurring.pop()) if len(occurring) == 1 else Choice()
 
 
-def grade_choice(item: BenchmarkItem, text: str, options: Mapping[str, str] | None = None) -> Grade:
-    """Right when the letter is the key's. A letter that was found is sure, right or wrong."""
-    letter = choice_letter(text, item.options if options is None else options)
-    return exact_grade(bool(letter) and letter == item.answer.strip().strip("()").upper(), bool(letter))
+def grade_letter(text: str, options: Mapping[str, str], key: str) -> Grade:
+    """Right when the letter is the key's, or the letters are all of the key's where it has several."""
+    wanted = letters_of_key(key, options)
+    if len(wanted) > 1:
+        listed = listed_letters(shown_text(extract_answer(text)))
+        return exact_grade(listed == wanted, bool(listed))
+    choice = find_choice(text, options)
+    return exact_grade({choice.letter} == wanted, choice.is_sure)
 
 
-def _first_letter(answer: str) -> str:
-    match = _WHOLE.fullmatch(answer) or _LEADING.match(answer)
-    return match[1].upper() if match else ""
+def grade_choice(item: BenchmarkItem, text: str) -> Grade:
+    """Grade by the options of the item."""
+    return grade_letter(text, item.options, item.answer)
 
 
-def _of_text(answer: str, options: Mapping[str, str]) -> str:
-    wanted = normalised(answer)
-    letters = [letter for letter, text in options.items() if wanted and normalised(text) == wanted]
-    return letters[0] if len(letters) == 1 else ""
+def _occurring_texts(place: str, options: Mapping[str, str]) -> set[str]:
+    """Letters whose texts stand in a short answer as whole words outside formulas and are not rejected.
 
-
-def _stated(place: str) -> str:
-    stated = [match for match in _STATED.finditer(place) if match[1].isupper() and not _is_article(place, match)]
-    return stated[-1][1] if stated else ""
-
-
-def _letters(place: str) -> list[re.Match[str]]:
-    return [match for match in _ALONE.finditer(place) if not _is_article(place, match)]
-
-
-def _is_article(place: str, match: re.Match[str]) -> bool:
-    return match[1] in "AI" and _ARTICLE.match(place, match.end()) is not None
-
-
-def _texts_inside(place: str, options: Mapping[str, str]) -> set[str]:
-    """Letters whose texts stand in a short answer as whole words; a text inside a longer option's text is not one."""
-    words = normalised(place)
+    A text inside a longer option's text is not one, and neither is a text that is a letter: that is read as a letter.
+    """
+    words = normalised(without_latex(place))
     if len(words) > 2 * sum(len(text) for text in options.values()) + 60:
         return set()
     found: set[str] = set()
     for letter, text in sorted(options.items(), key=lambda option: -len(option[1])):
-        wanted = re.escape(normalised(text))
-        if wanted and (match := re.search(rf"(?<![\w.]){wanted}(?!\w|\.\d)", words)):
+        plain = normalised(without_latex(text))
+        if len(plain) < 2 and not plain.isdecimal():
+            continue
+        whole = rf"(?<![\w.,/^\\{{(+*=-]){re.escape(plain)}(?![\w/^\\{{(+*]|[.,]\d|\s*[-+*/^=π√])"
+        match = re.search(whole, words)
+        if match and not is_rejected(words[: match.start()], words[match.end() :]):
             found.add(letter)
             words = words[: match.start()] + " " + words[match.end() :]
     return found

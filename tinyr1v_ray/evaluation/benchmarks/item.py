@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tinyr1v_ray.data.images import ImageFacts
+from tinyr1v_ray.evaluation.benchmarks.rules import OfficialRule
 
 JudgeUse = Literal["none", "extract", "compare", "grading_query"]
 """What an LLM judge is asked where the rules are not sure: to extract the answer (which the rules then grade), to
@@ -31,6 +33,15 @@ class BenchmarkItem:
     columns: Mapping[str, str] = field(default_factory=dict)
     images: tuple[ImageFacts, ...] = ()
     failure: str = ""
+
+
+def question_text(item: BenchmarkItem) -> str:
+    """The question without the marks of its pictures (`<image1>`), which are shown before it.
+
+    >>> question_text(BenchmarkItem("7", "<image1>\\nHow many ants <image2> are there?", "2"))
+    'How many ants are there?'
+    """
+    return re.sub(r"[ \t]*<image ?\d*>", "", item.question).strip()
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,8 @@ class Benchmark:
     `score` makes the official figures (`score` on 0-100, and parts) of one answer per item, in the items' order.
     `group` names what belongs together (MME's pairs): a limited evaluation never tears a group, and comparisons of
     models draw whole groups. `metric` is the name of a shared grading rule, empty where the benchmark has its own.
+    `rule` says what is official; only the paper's benchmarks have one. `hidden_key` reads the key from the row's other
+    cells where the table may have no column for it.
     """
 
     name: str
@@ -82,6 +95,8 @@ class Benchmark:
     score: Callable[[Sequence[BenchmarkItem], Sequence[bool]], dict[str, float]] = accuracy_score
     group: Callable[[BenchmarkItem], str] = lambda item: item.index
     metric: str = ""
+    rule: OfficialRule | None = None
+    hidden_key: Callable[[Mapping[str, str]], str] | None = None
 
     @property
     def grader(self) -> str:

@@ -15,6 +15,7 @@ from tinyr1v_ray.evaluation.tsv import decode_image, image_cells, is_reference, 
 
 EMPTY_KEY = "answer key is empty"
 _MEMORY_ADDRESS = re.compile(r" <[^<>]* at 0x[0-9a-f]+>")  # Pillow's way of naming bytes; reasons are counted by text
+_WHOLE_FLOAT = re.compile(r"^(\d+)\.0$")  # as pandas writes whole numbers where a cell of the column is empty
 _IMAGE_COLUMNS = ("image", "image_path")
 _MAX_COLUMN_CHARACTERS = 1_000_000
 """Cells of further columns that are longer are left out: pictures under other names."""
@@ -39,7 +40,8 @@ def load_items(benchmark: Benchmark, path: Path, image_folder: Path, max_megapix
     An item with an unreadable image or an empty key keeps its place and has `failure` set. Raises DataError for a bad
     table (see `read_tsv`), a table without images, rows or keys, and for two rows with the same index.
     """
-    required = ("index", benchmark.question_column, benchmark.answer_column, *benchmark.columns)
+    keys = () if benchmark.hidden_key else (benchmark.answer_column,)
+    required = ("index", benchmark.question_column, *keys, *benchmark.columns)
     images = _RowImages(path, image_folder, max_megapixels)
     items: dict[str, BenchmarkItem] = {}
     for row in read_tsv(path, required):
@@ -116,7 +118,9 @@ class _RowImages:
 
 def _item(benchmark: Benchmark, row: Mapping[str, str]) -> BenchmarkItem:
     options = {letter: row[letter] for letter in ascii_uppercase if row.get(letter, "").strip()}
-    answer = row[benchmark.answer_column].strip()
+    answer = row.get(benchmark.answer_column, "").strip()
+    if not answer and benchmark.hidden_key is not None:
+        answer = benchmark.hidden_key(row)
     used = {*_IMAGE_COLUMNS, *options, "index", benchmark.question_column, benchmark.answer_column}
     columns = {name: text for name, text in row.items() if name not in used and len(text) <= _MAX_COLUMN_CHARACTERS}
     if "image_path" in benchmark.columns:
@@ -126,7 +130,7 @@ def _item(benchmark: Benchmark, row: Mapping[str, str]) -> BenchmarkItem:
         row[benchmark.question_column],
         answer,
         options,
-        row.get(benchmark.category_column, ""),
+        _WHOLE_FLOAT.sub(r"\1", row.get(benchmark.category_column, "")),
         columns,
         failure="" if answer.strip("[]'\" ,") else EMPTY_KEY,
     )

@@ -1,9 +1,4 @@
-r"""MathVerse (Zhang et al., arXiv 2403.14624; repository ZrrSkywalker/MathVerse), testmini.
-
-Official metric: one LLM call extracts the answer, a second one compares it with the key. The rules here grade letters
-and expressions by themselves and leave what they are not sure of to the judge's comparison, when there is one. The
-figure by `problem_version` (how much of the problem is only in the picture) comes with the score.
-"""
+"""MathVerse: one problem in versions that leave more and more of it to the picture."""
 
 from __future__ import annotations
 
@@ -12,31 +7,63 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tinyr1v_ray.evaluation.benchmarks.choices import choice_letter
-from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem, Grade, accuracy_score, exact_grade
+from tinyr1v_ray.evaluation.benchmarks.choices import LENIENT, STRICT, grade_letter
+from tinyr1v_ray.evaluation.benchmarks.item import (
+    Benchmark,
+    BenchmarkItem,
+    Grade,
+    accuracy_score,
+    question_text,
+)
 from tinyr1v_ray.evaluation.benchmarks.mathvision import grade_expression
+from tinyr1v_ray.evaluation.benchmarks.rules import OfficialRule
 from tinyr1v_ray.rewards.extract import extract_answer
 
-_OPTION = re.compile(r"^\s*\(?([A-H])\)?\s*[:.]\s*(.+?)\s*$", re.MULTILINE)
+RULE = OfficialRule(
+    source="Zhang et al., arXiv 2403.14624; ZrrSkywalker/MathVerse, and VLMEvalKit, utils/mathverse.py as in "
+    "ms-vlmeval 0.0.20; testmini",
+    metric="one LLM call extracts the answer, a second one compares it with the key. Here rules grade letters "
+    "and expressions, and a judge compares where they are not sure. The figure by problem version comes"
+    " with the score",
+    prompt="the table's question as it is, as in VLMEvalKit",
+    lenient=(
+        *LENIENT,
+        "a number counts with its unit and in a sentence that leaves its value alone",
+    ),
+    strict=(
+        *STRICT,
+        "units are not converted (0.5 m and 50 cm), and other words do not count; the judge may accept both",
+    ),
+)
+_VERSIONS = {
+    "": "V",
+    "_Vision_Only": "VOnly",
+    "_Vision_Dominant": "VDom",
+    "_Vision_Intensive": "VInt",
+    "_Text_Lite": "TLite",
+    "_Text_Dominant": "TDom",
+}
+FILES = tuple(f"MathVerse_MINI{name}.tsv" for version in _VERSIONS.items() for name in version)
+"""VLMEvalKit's names, of the table of all versions first; after each the name under which it is downloaded."""
+_LISTED_BY = re.compile(r"\b(?:choices?|options?)\s*:", re.IGNORECASE)
+_OPTION = re.compile(r"^\s*\(?([A-H])\)?\s*[:.)]\s*(.+?)\s*$", re.MULTILINE)
 
 
 def options_in(question: str) -> dict[str, str]:
-    """The options that follow `Choices:`, a line each.
+    """The options that follow `Choices:`, `Choice:` or `Options:`, a line each.
 
     >>> options_in("Find BC.\\nChoices:\\nA:2\\nB:4 cm")
     {'A': '2', 'B': '4 cm'}
     """
-    _, _, listed = question.partition("Choices:")
-    return dict(_OPTION.findall(listed))
+    listed_by = _LISTED_BY.search(question)
+    return dict(_OPTION.findall(question[listed_by.end() :])) if listed_by else {}
 
 
 def grade(item: BenchmarkItem, text: str) -> Grade:
     """By letter for multiple choice, else as mathematics."""
     if item.columns.get("question_type", "").startswith("multi"):
         full_question = item.columns.get("question_for_eval") or item.question
-        letters = dict.fromkeys("ABCD", "") | options_in(full_question)
-        letter = choice_letter(text, letters)
-        return exact_grade(bool(letter) and letter == item.answer.strip().upper(), bool(letter))
+        return grade_letter(text, dict.fromkeys("ABCD", "") | options_in(full_question), item.answer)
     return grade_expression(extract_answer(text), item.answer)
 
 
@@ -66,11 +93,12 @@ def group(item: BenchmarkItem) -> str:
 
 MATHVERSE = Benchmark(
     name="mathverse",
-    files=("MathVerse_MINI.tsv", "MathVerse_MINIV.tsv", "MathVerse_MINIVOnly.tsv"),
-    prompt=lambda item: item.question,
+    files=FILES,
+    prompt=question_text,
     grade=grade,
     columns=("question_type",),
     judge="compare",
     score=score,
     group=group,
+    rule=RULE,
 )

@@ -1,10 +1,4 @@
-"""MME (Fu et al., arXiv 2306.13394; repository BradyFU/Awesome-Multimodal-Large-Language-Models).
-
-Official metric: by rules. Each image has two questions, one with the answer yes and one with no. A category scores
-its accuracy plus its share of images with both right, each in percent, so at most 200; ten categories of perception
-and four of cognition make at most 2,800. The paper's average of ten benchmarks needs a 0-100 scale: that sum divided
-by 28. VLMEvalKit may ask an LLM what an answer without yes or no means; here such an answer is wrong, as officially.
-"""
+"""MME: questions in pairs about an image, one with the answer yes and one with no."""
 
 from __future__ import annotations
 
@@ -12,31 +6,59 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem, Grade, exact_grade
-from tinyr1v_ray.rewards.extract import after_reasoning, extract_answer
+from tinyr1v_ray.evaluation.benchmarks.item import (
+    Benchmark,
+    BenchmarkItem,
+    Grade,
+    exact_grade,
+    question_text,
+)
+from tinyr1v_ray.evaluation.benchmarks.latex import shown_text
+from tinyr1v_ray.evaluation.benchmarks.rules import OfficialRule
+from tinyr1v_ray.rewards.extract import TAGGED_ANSWER, after_reasoning, extract_answer, last_boxed
 
 COGNITION = ("code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation")
 NUM_CATEGORIES = 14
 _MAX_OF_CATEGORY = 200.0
 _YES_OR_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+_STATED = re.compile(r"\banswer\s*(?:is\b|:|is:)\s*[\"'“]?(yes|no)\b", re.IGNORECASE)
+_FIRST = re.compile(r"^\W*(yes|no|[yn]\W*$)(?!\w)", re.IGNORECASE)
+_BOTH = re.compile(r"\b(?:yes\W*(?:and|or|/)\W*no|no\W*(?:and|or|/)\W*yes)\b", re.IGNORECASE)
+RULE = OfficialRule(
+    source="Fu et al., arXiv 2306.13394; BradyFU/Awesome-Multimodal-Large-Language-Models, "
+    "eval_tool/calculation.py, and VLMEvalKit, utils/yorn.py",
+    metric="yes or no, read from the answer's first word. A category scores its accuracy plus its share of "
+    "images with both right, each in percent, so at most 200; ten of perception and four of cognition "
+    "make at most 2,800, here over 28",
+    prompt="the table's question, which asks for yes or no itself",
+    lenient=(
+        "in tags, in a box, after `the answer is`, or as the only yes or no it counts anywhere, as in VLMEvalKit",
+    ),
+    strict=("an answer with neither word is wrong, as officially; VLMEvalKit may ask an LLM what it means",),
+)
 
 
 def prompt(item: BenchmarkItem) -> str:
     """The question, which in the published table asks for yes or no itself."""
-    return item.question if "yes or no" in item.question.casefold() else f"{item.question} Please answer yes or no."
+    question = question_text(item)
+    return question if "yes or no" in question.casefold() else f"{question} Please answer yes or no."
 
 
 def yes_or_no(text: str) -> str:
-    """`Yes` or `No` when the answer, or else the conclusion, says exactly one of them, else nothing.
+    """`Yes` or `No` that an answer says: in tags or a box, as its statement, as its first word, or as the only one.
 
-    >>> yes_or_no("<think>no?</think>Yes, it is."), yes_or_no("yes and no"), yes_or_no("I cannot tell")
-    ('Yes', '', '')
+    >>> yes_or_no("<think>no?</think>Yes, there is no doubt."), yes_or_no("Not so. The answer is no."), yes_or_no("y")
+    ('Yes', 'No', 'Yes')
+    >>> yes_or_no("yes and no"), yes_or_no("I cannot tell")
+    ('', '')
     """
-    for place in (extract_answer(text), after_reasoning(text)):
-        words = {word.capitalize() for word in _YES_OR_NO.findall(place)}
-        if words:
-            return words.pop() if len(words) == 1 else ""
-    return ""
+    conclusion = after_reasoning(text)
+    if TAGGED_ANSWER.search(conclusion) or last_boxed(conclusion) is not None:
+        conclusion = extract_answer(text)
+    place = _BOTH.sub(" ", shown_text(conclusion))
+    words = {word.casefold() for word in _YES_OR_NO.findall(place)}
+    said = _STATED.findall(place)[-1:] or _FIRST.findall(place)[:1] or (words if len(words) == 1 else ())
+    return {"y": "Yes", "n": "No"}[next(iter(said))[0].casefold()] if said else ""
 
 
 def grade(item: BenchmarkItem, text: str) -> Grade:
@@ -80,4 +102,5 @@ MME = Benchmark(
     columns=("category", "image_path"),
     score=score,
     group=group,
+    rule=RULE,
 )

@@ -1,10 +1,4 @@
-"""OCRBench (Liu et al., arXiv 2305.07895; repository Yuliang-Liu/MultimodalOCR), 1,000 items.
-
-Official metric: by rules. An answer is right when it contains one of the keys, without regard to case and line
-breaks; for handwritten mathematical expressions white space does not count and case does. The score is the number of
-right answers (of 1,000); here its share, which is that number divided by 10. What is searched is the conclusion of
-the answer, not its reasoning, where every guess would count.
-"""
+"""OCRBench: reading text, of scenes, documents, forms and handwritten formulas."""
 
 from __future__ import annotations
 
@@ -12,9 +6,27 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from tinyr1v_ray.evaluation.benchmarks.chartqa import keys
-from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem, Grade, accuracy_score, exact_grade
+from tinyr1v_ray.evaluation.benchmarks.item import (
+    Benchmark,
+    BenchmarkItem,
+    Grade,
+    accuracy_score,
+    exact_grade,
+    question_text,
+)
+from tinyr1v_ray.evaluation.benchmarks.rules import OfficialRule
 from tinyr1v_ray.rewards.extract import TAGGED_ANSWER, after_reasoning
 
+RULE = OfficialRule(
+    source="Liu et al., arXiv 2305.07895; Yuliang-Liu/MultimodalOCR, and VLMEvalKit, image_vqa.py; 1,000 items",
+    metric="an answer is right when it contains one of the keys, without regard to case and line breaks; in "
+    "handwritten formulas white space does not count and case does. The score is the number of right "
+    "answers, here divided by 10",
+    prompt="the table's question as it is",
+    strict=(
+        "only the tagged answer, or else what follows the reasoning, is searched: in reasoning every guess would count",
+    ),
+)
 EXPRESSIONS = "Handwritten Mathematical Expression Recognition"
 _RECOGNITION = "Recognition"
 
@@ -44,5 +56,5 @@ def _prepared(text: str, category: str) -> str:
 
 
 OCRBENCH = Benchmark(
-    name="ocrbench", files=("OCRBench.tsv",), prompt=lambda item: item.question, grade=grade, score=score
+    name="ocrbench", files=("OCRBench.tsv",), prompt=question_text, grade=grade, score=score, rule=RULE
 )

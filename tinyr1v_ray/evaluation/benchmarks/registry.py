@@ -9,7 +9,6 @@ from typing import Protocol
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.evaluation.benchmarks.chartqa import CHARTQA
 from tinyr1v_ray.evaluation.benchmarks.charxiv import CHARXIV
-from tinyr1v_ray.evaluation.benchmarks.choices import with_options
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
 from tinyr1v_ray.evaluation.benchmarks.mathverse import MATHVERSE
 from tinyr1v_ray.evaluation.benchmarks.mathvision import MATHVISION
@@ -19,6 +18,7 @@ from tinyr1v_ray.evaluation.benchmarks.mme import MME
 from tinyr1v_ray.evaluation.benchmarks.mmstar import MMSTAR
 from tinyr1v_ray.evaluation.benchmarks.ocr_reasoning import OCR_REASONING
 from tinyr1v_ray.evaluation.benchmarks.ocrbench import OCRBENCH
+from tinyr1v_ray.evaluation.benchmarks.options import with_options
 from tinyr1v_ray.evaluation.benchmarks.wemath import WEMATH
 from tinyr1v_ray.rewards.score import ANSWER_TERMS
 

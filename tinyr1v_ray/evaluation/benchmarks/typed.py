@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from tinyr1v_ray.evaluation.benchmarks.choices import choice_letter, option_list
-from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem, Grade, exact_grade
-from tinyr1v_ray.evaluation.benchmarks.numeric import numbers_in, plain_number, the_number
+from tinyr1v_ray.evaluation.benchmarks.choices import grade_letter
+from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem, Grade, exact_grade, question_text
+from tinyr1v_ray.evaluation.benchmarks.latex import compact
+from tinyr1v_ray.evaluation.benchmarks.numeric import lists_in, plain_number, the_number
+from tinyr1v_ray.evaluation.benchmarks.options import letter_of_text, option_list
 from tinyr1v_ray.rewards.extract import extract_answer
 from tinyr1v_ray.rewards.structured import normalised
 
@@ -18,26 +20,27 @@ _REQUESTS = {
 
 def typed_prompt(item: BenchmarkItem) -> str:
     """The question, its options or the form of its answer. A question that asks for a form already is left alone."""
-    if "hint:" in item.question.casefold():
-        return item.question
+    question = question_text(item)
+    if "hint:" in question.casefold():
+        return question
     options = option_list(item.columns.get("choices", ""))
     if options:
-        lines = [item.question, *(f"({letter}) {text}" for letter, text in options.items())]
+        lines = [question, *(f"({letter}) {text}" for letter, text in options.items())]
         return "\n".join([*lines, "Answer with the letter of the right option."])
     kind = item.columns.get("answer_type", "")
     request = _REQUESTS.get(kind, "")
     precision = _precision(item)
     if kind == "float" and precision is not None:
         request = f"Give the final answer as a number with {precision} decimal places."
-    return f"{item.question}\n{request}" if request else item.question
+    return f"{question}\n{request}" if request else question
 
 
 def typed_grade(item: BenchmarkItem, text: str, compact_texts: bool = False) -> Grade:
     """Grade by `question_type` and `answer_type`. `compact_texts` ignores white space in texts (OCR-Reasoning)."""
     options = option_list(item.columns.get("choices", ""))
     if item.columns.get("question_type") == "multi_choice" and options:
-        letter = choice_letter(text, options)
-        return exact_grade(bool(letter) and letter == _key_letter(item, options), bool(letter))
+        key = item.columns.get("answer_option", "").strip() or letter_of_text(item.answer, options) or item.answer
+        return grade_letter(text, options, key)
     answer = extract_answer(text)
     kind = item.columns.get("answer_type", "")
     if kind in ("integer", "float"):
@@ -68,16 +71,9 @@ def _rounds_as_float(given: Fraction, wanted: Fraction, precision: int) -> bool:
 
 
 def _same_list(answer: str, key: str) -> bool:
-    given, wanted = numbers_in(answer), numbers_in(key)
-    return given == wanted if wanted else normalised(answer) == normalised(key)
-
-
-def _key_letter(item: BenchmarkItem, options: dict[str, str]) -> str:
-    """The key's letter: its own column, else the option that the answer spells out, else the answer itself."""
-    if letter := item.columns.get("answer_option", "").strip():
-        return letter.upper()
-    spelled = [letter for letter, text in options.items() if normalised(text) == normalised(item.answer)]
-    return spelled[0] if spelled else item.answer.strip().upper()
+    """Equal numbers in their order; where the key has none, or not them alone, equal texts but for blanks."""
+    given, wanted = lists_in(answer), lists_in(key)
+    return bool(given & wanted) if wanted else compact(answer) == compact(key)
 
 
 def _precision(item: BenchmarkItem) -> int | None:

@@ -1,10 +1,8 @@
-"""WeMath (Qiao et al., arXiv 2407.01284; repository We-Math/We-Math): problems with their one-step sub-problems.
+"""WeMath: problems of two or three steps with their steps asked one by one.
 
-Official metric: by rules. Each composite problem of two or three steps stands beside its steps asked one by one. With S
-all steps right and M the composite right: insufficient knowledge (IK) is neither, inadequate generalisation (IG) is S
-without M, complete mastery (CM) is both, rote memorisation (RM) is M without S; the loose variant counts RM only where
-every step is wrong. Score = (N - IG/2 - RM - IK)/N over the N composite problems, strict. `key` (such as `2steps_1`,
-`2steps_multi`) and `ID` say what belongs together; the published set has N = 525.
+With S all steps right and M the whole problem right: insufficient knowledge (IK) is neither, inadequate generalisation
+(IG) is S without M, complete mastery (CM) is both, rote memorisation (RM) is M without S; the loose variant counts RM
+only where every step is wrong. `key` (such as `2steps_1`, `2steps_multi`) and `ID` say what belongs together.
 """
 
 from __future__ import annotations
@@ -12,9 +10,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tinyr1v_ray.evaluation.benchmarks.choices import grade_choice, with_options
+from tinyr1v_ray.evaluation.benchmarks.choices import LENIENT, STRICT, grade_choice
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem
+from tinyr1v_ray.evaluation.benchmarks.options import with_options
+from tinyr1v_ray.evaluation.benchmarks.rules import OfficialRule
 
+RULE = OfficialRule(
+    source="Qiao et al., arXiv 2407.01284; We-Math/We-Math, evaluation/four_dimensional_metrics.py at 89a15bd,"
+    " and VLMEvalKit, utils/wemath.py; 525 whole problems",
+    metric="the letter by rules; score = (N - IG/2 - RM - IK)/N over the N whole problems, strict. IK, IG and "
+    "CM are shares of N, RM is its share of CM + RM",
+    prompt="hint, question, options a line each, and a request for the letter; the requirement to show the "
+    "thoughts is left out, as in VLMEvalKit's WeMath without COT",
+    lenient=(
+        *LENIENT,
+        "the repository reads only the first letter after the last word Answer",
+    ),
+    strict=STRICT,
+)
 _COMPOSITE = "multi"
 
 
@@ -24,9 +37,10 @@ def group(item: BenchmarkItem) -> str:
 
 
 def score(items: Sequence[BenchmarkItem], correct: Sequence[bool]) -> dict[str, float]:
-    """Strict and loose score, the four shares of the strict one in percent, and plain accuracies by number of steps.
+    """Strict and loose score, the four shares in percent, and plain accuracies by number of steps.
 
     A group without a composite problem, or without steps, takes no part in the score; with no whole group it is 0.
+    RM is a share of the composite problems that are right; with none, it is 0.
     """
     groups: dict[str, dict[str, bool]] = defaultdict(dict)
     for item, right in zip(items, correct, strict=True):
@@ -41,7 +55,9 @@ def score(items: Sequence[BenchmarkItem], correct: Sequence[bool]) -> dict[str, 
     parts = {
         "score": share["CM"] + share["IG"] / 2,
         "score_loose": share["CM_loose"] + share["IG"] / 2,
-        **{name: share[name] for name in ("IK", "IG", "CM", "RM")},
+        **{name: share[name] for name in ("IK", "IG", "CM", "CM_loose")},
+        "RM": 100.0 * counts["RM"] / max(1, counts["RM"] + counts["CM"]),
+        "RM_loose": 100.0 * counts["RM_loose"] / max(1, counts["RM_loose"] + counts["CM_loose"]),
         "num_composite": float(len(whole)),
     }
     return parts | _accuracies(items, correct)
@@ -72,4 +88,5 @@ WEMATH = Benchmark(
     judge="extract",
     score=score,
     group=group,
+    rule=RULE,
 )
