@@ -61,16 +61,15 @@ def find_choice(text: str, options: Mapping[str, str]) -> Choice:
     (Choice(letter='B', is_sure=True), '')
     """
     conclusion, answer = after_reasoning(text), extract_answer(text)
-    if TAGGED_ANSWER.search(conclusion) or last_boxed(conclusion) is not None:
-        conclusion = answer
-    place, shown = shown_text(conclusion).strip(), shown_text(answer).strip()
+    shown = shown_text(answer).strip()
+    if letter := whole_letter(shown):
+        return Choice(letter, True) if letter in options else Choice()
     if len(listed_letters(shown) & options.keys()) > 1:
         return Choice()
+    is_marked = TAGGED_ANSWER.search(conclusion) or last_boxed(conclusion) is not None
+    place = shown if is_marked else shown_text(conclusion).strip()
     if letter := (
-        whole_letter(shown)
-        or stated_letter(place, options)
-        or leading_letter(place, shown, options)
-        or letter_of_value(answer, options)
+        stated_letter(place, options) or leading_letter(place, shown, options) or letter_of_value(answer, options)
     ):
         return Choice(letter, True) if letter in options else Choice()
     occurring = occurring_letters(place, options) | _occurring_texts(place, options)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
+_MARKS = frozenset("\\*`$_")
+_LATEX = _MARKS | frozenset("~^{}")
 _SHOWN = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|boxed|fbox)\s*\{([^{}]*)\}")
+_DROPPED = re.compile(r"(?<!\d)\*\*|\*\*(?!\d)|`|\\?\$|\\[()\[\]]|__")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\\,|\{,\}|\\!)(?=\d{3}(?!\d))")
 _SPACES = re.compile(r"\\[,;:! ]|~|\\q?quad\b|\\displaystyle\b|\\left(?![a-z])|\\right(?![a-z])")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b")
@@ -26,15 +29,20 @@ _SYMBOLS = (
 )
 
 
+_POWER = re.compile(r"\^\s*\{\s*([-+]?\w)\s*\}")
+
+
 def shown_text(text: str) -> str:
     r"""Text without commands and marks that set its type, and without the marks of formulas: `**\text{B}**` is `B`.
 
     >>> shown_text(r"**\textbf{(D)}** $\frac{1}{2}$")
     '(D) \\frac{1}{2}'
     """
+    if not _MARKS & {*text}:
+        return text
     while (inner := _SHOWN.sub(r"\1", text)) != text:
         text = inner
-    return re.sub(r"(?<!\d)\*\*|\*\*(?!\d)|`|\\?\$|\\[()\[\]]|__", "", text)
+    return _DROPPED.sub("", text)
 
 
 def without_latex(text: str) -> str:
@@ -43,10 +51,12 @@ def without_latex(text: str) -> str:
     >>> without_latex(r"\frac{1}{2}"), without_latex(r"12\,000 \text{ cm}^{2}"), without_latex(r"\sqrt{5}")
     ('1/2', '12,000  cm^2', '\\sqrt{5}')
     """
+    if text.isascii() and not _LATEX & {*text}:
+        return text.strip()
     text = _SUPERSCRIPT.sub(lambda power: "^" + unicodedata.normalize("NFKC", power[0]), text)
     text = _DEGREES.sub("°", _SPACES.sub(" ", _THOUSANDS.sub(",", text)))
     text = shown_text(text)
-    text = re.sub(r"\^\s*\{\s*([-+]?\w)\s*\}", r"^\1", text)
+    text = _POWER.sub(r"^\1", text)
     text = _NUMBER_FRACTION.sub(_plain_fraction, text)
     for pattern, symbol in _SYMBOLS:
         text = pattern.sub(symbol, text)

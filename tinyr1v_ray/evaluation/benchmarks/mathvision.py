@@ -58,11 +58,11 @@ def grade_expression(answer: str, key: str) -> Grade:
     A plain number is sure even when it is wrong.
     """
     wanted, given = plain_number(key), the_number(answer)
-    if math_equal(answer, key) and (wanted is None or not is_bounded(answer)):
+    if wanted is not None and given is not None and abs(given - wanted) < 1e-6:
         return exact_grade(True)
-    if wanted is None or given is None:
-        return exact_grade(False)
-    return exact_grade(abs(given - wanted) < 1e-6, plain_number(answer) is not None)
+    if wanted is not None and plain_number(answer) is not None:
+        return exact_grade(False, is_sure=True)
+    return exact_grade(math_equal(answer, key) and (wanted is None or not is_bounded(answer)))
 
 
 MATHVISION = Benchmark(

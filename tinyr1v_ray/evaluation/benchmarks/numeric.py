@@ -55,6 +55,11 @@ _REFUSAL = re.compile(
     r"|not (?:possible|enough|sure|given))\b|can['’]t",
     re.IGNORECASE,
 )
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:×|·|\*|x)\s*10\s*\^\s*\{?([-+]?\d{1,2})\}?(?!\w)")
+_POWER_OF_TEN = re.compile(r"(?<![\w.^])10\s*\^\s*\{?([-+]?\d{1,2})\}?(?!\w)")
+_RELATION = re.compile(r"!=|<=|>=")
+_FIRST_SIGN = re.compile(r"^([-+])\s+(?=[\d.])")
+_SYMBOL = re.compile(r"\\[a-zA-Z]|√|π|∞")
 _NEW_EQUATION = re.compile(r",(?!\d{3})|;|\b(?:or|and|so|then)\b", re.IGNORECASE)
 
 
@@ -136,22 +141,24 @@ def quantity(text: str) -> tuple[Fraction, str] | None:
 
 def _prepared(text: str) -> str:
     """Without LaTeX, one kind of minus, superscripts as powers; powers of ten as exponents."""
-    text = without_latex(re.sub(r"(?<=\d)(?=[½⅓⅔¼¾⅕-⅞])", " ", text))
-    text = unicodedata.normalize("NFKC", text).replace("−", "-").replace("⁄", "/")
-    text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)\s*(?:×|·|\*|x)\s*10\s*\^\s*\{?([-+]?\d{1,2})\}?(?!\w)", r"\1e\2", text)
-    text = re.sub(r"(?<![\w.^])10\s*\^\s*\{?([-+]?\d{1,2})\}?(?!\w)", r"1e\1", text)
-    text = re.sub(r"!=|<=|>=", "≠", text)
-    return _signed(" ".join(text.split()))
+    if not text.isascii():
+        text = re.sub(r"(?<=\d)(?=[½⅓⅔¼¾⅕-⅞])", " ", text)
+    text = without_latex(text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).replace("−", "-").replace("⁄", "/")
+    if "10" in text:
+        text = _POWER_OF_TEN.sub(r"1e\1", _SCIENTIFIC.sub(r"\1e\2", text))
+    return _signed(" ".join(_RELATION.sub("≠", text).split()))
 
 
 def _signed(text: str) -> str:
     """A sign that begins a text is the number's, also before a space."""
-    return re.sub(r"^([-+])\s+(?=[\d.])", r"\1", text.strip())
+    return _FIRST_SIGN.sub(r"\1", text.strip())
 
 
 def _free(text: str) -> list[tuple[Fraction, int, int]]:
     """The numbers of a prepared text with where they stand; none where one of them is part of an expression."""
-    if re.search(r"\\[a-zA-Z]|√|π|∞", text):
+    if _SYMBOL.search(text):
         return []
     found, end = [], 0
     while match := _NUMBER.search(text, end):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
 from string import ascii_uppercase
 
+from tinyr1v_ray.evaluation.benchmarks.constants import constant_value
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem, question_text
 from tinyr1v_ray.evaluation.benchmarks.latex import compact, shown_text
 from tinyr1v_ray.evaluation.benchmarks.letters import listed_letters
@@ -16,6 +18,8 @@ from tinyr1v_ray.rewards.math_answer import math_equal
 from tinyr1v_ray.rewards.structured import normalised
 
 _IS_MATHEMATICS = re.compile(r"[\\^√π=+*/<>]|\d")
+_EQUATION = re.compile(r"[\w)}]\s*=\s*[^,;=]+$")
+_VARIABLE = re.compile(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|\\[A-Za-z]+")
 _MAX_EXPRESSION = 100
 
 
@@ -76,12 +80,14 @@ def letter_of_value(answer: str, options: Mapping[str, str]) -> str:
     """
     if letter := letter_of_text(answer, options):
         return letter
+    answer = answer.rpartition("=")[2] if answer.count("=") == 1 and _EQUATION.search(answer) else answer
     given = quantity(answer)
     if given is not None:
         equal = [letter for letter, text in options.items() if _same_quantity(given, quantity(text))]
+    elif (value := constant_value(answer)) is not None:
+        equal = [letter for letter, text in options.items() if _same_constant(value, constant_value(text))]
     elif len(answer) <= _MAX_EXPRESSION and _IS_MATHEMATICS.search(answer):
-        shown = shown_text(answer)
-        equal = [letter for letter, text in options.items() if _same_expression(shown, shown_text(text))]
+        equal = [letter for letter, text in options.items() if _same_formula(shown_text(answer), shown_text(text))]
     else:
         equal = []
     return equal[0] if len(equal) == 1 else ""
@@ -93,5 +99,11 @@ def _same_quantity(given: tuple[Fraction, str], option: tuple[Fraction, str] | N
     return not given[1] or not option[1] or given[1] == option[1]
 
 
-def _same_expression(answer: str, option: str) -> bool:
-    return bool(_IS_MATHEMATICS.search(option)) and math_equal(answer, option)
+def _same_constant(value: float, option: float | None) -> bool:
+    return option is not None and math.isclose(value, option, rel_tol=1e-9)
+
+
+def _same_formula(answer: str, option: str) -> bool:
+    """Equal as algebra; only formulas of the same letters are compared, since that takes some ten milliseconds."""
+    given, wanted = (set(_VARIABLE.findall(text)) for text in (answer, option))
+    return bool(given) and given == wanted and math_equal(answer, option)
