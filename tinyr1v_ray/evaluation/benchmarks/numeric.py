@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from fractions import Fraction
+from functools import lru_cache
 
 from tinyr1v_ray.evaluation.benchmarks.latex import without_latex
 
@@ -139,6 +140,7 @@ def quantity(text: str) -> tuple[Fraction, str] | None:
     return value, "".join(unit.split()).replace("degrees", "°")
 
 
+@lru_cache(maxsize=64)
 def _prepared(text: str) -> str:
     """Without LaTeX, one kind of minus, superscripts as powers; powers of ten as exponents."""
     if not text.isascii():
