@@ -48,6 +48,7 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate or score again, and print the figures."""
     from tinyr1v_ray.config.base import parse_settings, put_over, read_yaml
     from tinyr1v_ray.config.evaluate import EvaluateConfig
+    from tinyr1v_ray.config.own_function import look_here
     from tinyr1v_ray.errors import ConfigError
 
     if options.rules:
@@ -69,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
 
         summary = run_rescoring(options.rescore, overrides)
     else:
+        look_here()
         config = parse_settings(EvaluateConfig, given_settings(options))
 
         from tinyr1v_ray.jobs.evaluate.job import run_evaluation

@@ -14,7 +14,7 @@ from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.config.kinds import AnyConfig, read_config
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
-from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.config.train import ModelSettings, TrainConfig
 from tinyr1v_ray.data.model_folder import check_context, check_model_folder, find_model_folder
 from tinyr1v_ray.data.sources import SourceKind, parse_source
 from tinyr1v_ray.doctor.finding import CheckResult, Status, write_result
@@ -44,10 +44,10 @@ def check(path: Path, overrides: Sequence[str]) -> CheckResult:
 def _look(config: AnyConfig) -> list[str]:
     match config:
         case TrainConfig():
-            model = _model(config.model.path, config.model.max_length)
+            model = _model(config.model.path, config.model)
             return [model, _data([config]), _folder(Path(config.run.folder, config.run.name))]
         case EvaluateConfig():
-            model = _model(config.model.path, config.model.max_length)
+            model = _model(config.model.path, config.model)
             return [model, _benchmarks([config]), _folder(output_folder(config))]
         case MergeConfig():
             base = _found(config.base, open_checkpoint)
@@ -58,14 +58,14 @@ def _look(config: AnyConfig) -> list[str]:
             trainings = [each for each in settings if isinstance(each, TrainConfig)]
             evaluations = [each for each in settings if isinstance(each, EvaluateConfig)]
             models = [each.model for each in trainings] + [each.model for each in evaluations]
-            base = _model(config.base, max(model.max_length for model in models))
+            base = _model(config.base, max(models, key=lambda model: model.max_length))
             return [base, _data(trainings), _benchmarks(evaluations), _folder(recipe_folder(config))]
 
 
-def _model(name: str, max_length: int) -> str:
+def _model(name: str, settings: ModelSettings) -> str:
     def check_whole(folder: Path) -> None:
-        check_model_folder(folder)
-        check_context(folder, max_length)
+        check_model_folder(folder, settings.family)
+        check_context(folder, settings.max_length)
 
     return _found(name, check_whole)
 

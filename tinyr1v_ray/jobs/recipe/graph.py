@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from tinyr1v_ray.config.kinds import values_at
 from tinyr1v_ray.config.own_function import function_sha256
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.errors import ConfigError
@@ -36,7 +38,9 @@ def build_graph(config: PipelineConfig, read_inputs: bool = True) -> Graph:
     """
     inputs = Inputs(_by_name, _by_name, _by_name, _by_name)
     if read_inputs:
-        inputs = Inputs(model_identity, source_identity, function_sha256, benchmark_identity)
+        own_family = next(values_at(config.train, {"family"}), "")
+        of_model = partial(model_identity, own_family=own_family)
+        inputs = Inputs(of_model, source_identity, function_sha256, benchmark_identity)
     return _Builder(config, inputs).build()
 
 

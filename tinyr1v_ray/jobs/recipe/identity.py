@@ -16,7 +16,7 @@ from tinyr1v_ray.jobs.evaluate.inputs import named_benchmarks
 from tinyr1v_ray.miniature.build import DATA_SEED, DATA_VERSION
 
 
-def model_identity(path: str) -> str:
+def model_identity(path: str, own_family: str = "") -> str:
     """Of a base: its files' content; a hub name that is no local folder stands for itself.
 
     Raises ModelError for a folder that is no model, and for what can be neither.
@@ -24,7 +24,7 @@ def model_identity(path: str) -> str:
     folder = find_model_folder(path)
     if folder is None:
         return path
-    check_model_folder(folder)
+    check_model_folder(folder, own_family)
     return content(folder)
 
 

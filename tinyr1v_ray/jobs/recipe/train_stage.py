@@ -62,10 +62,12 @@ class TrainStage(Stage[TrainConfig]):
         """The stage that trains `name` from the model `start`, with that model's seed."""
         settings = train_settings(config, name, start.seed, start.folder)
         read = {source: inputs.source(source) for source in (*settings.data.train, *settings.data.evaluation)}
-        if settings.reward.function:
-            read["reward.function"] = inputs.function("reward.function", settings.reward.function)
-        if settings.algorithm.function:
-            read["algorithm.function"] = inputs.function("algorithm.function", settings.algorithm.function)
+        own = {
+            "reward.function": settings.reward.function,
+            "algorithm.function": settings.algorithm.function,
+            "model.family": settings.model.family,
+        }
+        read |= {setting: inputs.function(setting, path) for setting, path in own.items() if path}
         same = without(settings, (*FREE_ON_RESUME, "run.name", "run.folder", "model.path"))
         same["run"]["num_steps"] = settings.run.num_steps  # a resumed run may grow longer, a finished stage is as long
         digest = stage_fingerprint(same, base=start.identity, inputs=read)
