@@ -32,9 +32,9 @@ def test_each_family_is_found_by_its_architectures_and_named_by_one_only() -> No
 @pytest.mark.parametrize(
     ("config", "seen"),
     [
-        ({"architectures": ["LlamaForCausalLM"]}, "is a LlamaForCausalLM in"),
-        ({"architectures": []}, "names no architectures in"),
-        ({}, "names no architectures in"),
+        ({"architectures": ["LlamaForCausalLM"]}, "has the architecture LlamaForCausalLM in"),
+        ({"architectures": []}, "names no architecture in"),
+        ({}, "names no architecture in"),
     ],
 )
 def test_a_model_of_no_known_family_is_one_line_that_names_the_known(config: dict[str, object], seen: str) -> None:

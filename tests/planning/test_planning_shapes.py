@@ -35,7 +35,7 @@ def test_published_models_have_the_published_number_of_parameters():
     assert find_shape("Qwen/Qwen2.5-VL-7B-Instruct").num_parameters * 2 == 16_584_333_312
 
 
-def test_cache_and_flops_of_3b_by_hand():
+def test_cache_and_pixels_of_3b_by_hand():
     shape = find_shape("Qwen/Qwen2.5-VL-3B-Instruct")
     assert shape.kv_bytes_per_token(2) == 2 * 36 * 2 * 128 * 2
     assert shape.vision.pixels_per_token == 28 * 28

@@ -24,7 +24,7 @@ def find_family(config: Mapping[str, Any], owner: str, own: str = "") -> ModelFa
     for family in reversed(families):
         if set(architectures) & set(family.architectures):
             return family
-    seen = f"is a {', '.join(map(str, architectures))}" if architectures else "names no architectures"
+    seen = f"has the architecture {', '.join(map(str, architectures))}" if architectures else "names no architecture"
     known = ", ".join(f"{family.name} ({', '.join(family.architectures)})" for family in families)
     raise ModelError(
         f"model {owner} {seen} in its config.json; known are {known}; name a model of these, or set model.family to a "

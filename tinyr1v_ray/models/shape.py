@@ -1,4 +1,4 @@
-"""A model by its shapes: parameters, bytes of a cached token, flops of a token.
+"""A model by its shapes: parameters, and bytes of a cached token.
 
 Tensors are counted on the class of transformers itself, made of a config.json on torch's meta device, where it has no
 weights. This loads torch and the class: about four seconds in a new process, milliseconds for the next model.
