@@ -14,7 +14,7 @@ from tinyr1v_ray.evaluation.benchmarks.item import (
     question_text,
 )
 from tinyr1v_ray.evaluation.benchmarks.rules import OfficialRule
-from tinyr1v_ray.rewards.extract import extract_answer, unwrap
+from tinyr1v_ray.rewards.extract import extract_answer, read_answer
 
 RULE = OfficialRule(
     source="Masry et al., arXiv 2203.10244, section 5.1 after Methani et al. 2020; google-research/pix2struct,"
@@ -71,7 +71,7 @@ def grade(item: BenchmarkItem, text: str) -> Grade:
 
 def _plain(text: str) -> str:
     """Unwrapped; a number without currency signs and thousands separators."""
-    text = unwrap(text)
+    text = read_answer(text)
     return re.sub(r"[$€£¥,\s]", "", text) if _SEPARATED.fullmatch(text) else text
 
 
