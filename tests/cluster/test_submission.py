@@ -297,6 +297,8 @@ def test_a_job_that_does_not_exist(head: Head) -> None:
         (["submit", "--address", "http://h:1", "train", "{config}", "run.foldr=/x"], "unknown key run.foldr"),
         (["submit", "--address", "http://h:1", "train", "--config", "no.yaml"], "config file no.yaml does not exist"),
         (["submit", "--address", "http://h:1", "train", "--config", "ignored/a.yaml"], "is not among the packed files"),
+        (["submit", "--address", "http://h:1", "train", "--config", "miniature_ocr_cpu"], "run.folder is not set"),
+        (["submit", "--address", "http://h:1", "--config", "recipe_miniature_cpu"], "folder is not set for a job"),
         (["submit", "--address", "http://h:1", "--env", "HF_TOKEN=x", "train", "{config}"], "looks like a secret"),
         (["submit", "--address", "http://h:1", "--limit-mib", "0.0001", "train", "{config}"], "most in folder configs"),
         (["submit", "--address", "http://h:1", "miniature"], "a job is one of run, train, merge"),

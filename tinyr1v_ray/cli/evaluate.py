@@ -27,7 +27,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=f"benchmarks: {TEN} (ten: all of them), miniature:math, miniature:structure, miniature:ocr. "
         "example: tinyr1v evaluate --model runs/merged --benchmarks mathvista,mme --data ~/LMUData",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file, see configs/evaluate_*.yaml")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file, or a name of tinyr1v configs list")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as engine.num_gpus=1")
     parser.add_argument("--model", metavar="DIR", help="model folder or hub name, or 'miniature'")
     parser.add_argument("--benchmarks", metavar="NAME[,NAME]", help="what to evaluate on")

@@ -10,11 +10,23 @@ import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
 
-from tinyr1v_ray.cli import doctor, evaluate, jobs, merge, miniature, plan, report, run, submit, train
+from tinyr1v_ray.cli import configs, doctor, evaluate, jobs, merge, miniature, plan, report, run, submit, train
 from tinyr1v_ray.cli.arguments import OneLineParser
 from tinyr1v_ray.errors import TinyR1VError
 
-SUB_COMMANDS: tuple[ModuleType, ...] = (run, train, merge, evaluate, report, plan, miniature, doctor, submit, jobs)
+SUB_COMMANDS: tuple[ModuleType, ...] = (
+    run,
+    train,
+    merge,
+    evaluate,
+    report,
+    plan,
+    configs,
+    miniature,
+    doctor,
+    submit,
+    jobs,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -25,7 +25,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "interrupted merge continues where it was, and the output is checked against its hashes before it appears.",
         epilog="example: tinyr1v merge --base Qwen2.5-VL-3B-Instruct --expert math --expert ocr --output merged",
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file, see configs/merge_*.yaml")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file, or a name of tinyr1v configs list")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as recipe.amm.steps=100")
     parser.add_argument("--base", metavar="DIR", help="the model that every expert started from, or 'miniature'")
     parser.add_argument(

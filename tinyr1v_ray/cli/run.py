@@ -23,7 +23,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "runs exactly what depends on it, and finished stages are found again.",
         epilog="example: tinyr1v run --config configs/recipe_miniature_cpu.yaml train.run.num_steps=20",
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file, see configs/recipe_*")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="YAML file, or a name of tinyr1v configs list"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as seeds=[0,1,2]")
     parser.set_defaults(run=run)
 

@@ -16,6 +16,7 @@ from tinyr1v_ray.cli import evaluate, merge, train
 from tinyr1v_ray.cli import run as recipe
 from tinyr1v_ray.cli.arguments import OneLineParser, given_settings
 from tinyr1v_ray.cli.jobs import add_address, connect, follow
+from tinyr1v_ray.config.shipped import shipped_config
 from tinyr1v_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     """Check everything that can be checked here, submit, follow."""
     command = list(options.job_command)
     if options.config is not None:
-        command = [_command_for(options.tree / options.config), "--config", options.config, *command]
+        command = [_command_for(_place(options.config, options.tree)), "--config", options.config, *command]
     if not command or command[0] not in KINDS:
         raise ConfigError(
             f"submit got {' '.join(command[:1]) or 'no command'}; a job is one of {', '.join(KINDS)}; write "
@@ -100,6 +101,12 @@ def _command_for(config: Path) -> str:
     return next(command for command, taken in KINDS.items() if taken == kind)
 
 
+def _place(config: str | Path, folder: Path) -> Path:
+    """Where a job's configuration lies here: in the tree, or among the shipped ones, which its nodes have too."""
+    packed = folder / config
+    return packed if packed.exists() else shipped_config(Path(config)) or packed
+
+
 def _packed_tree(folder: Path, limit_mib: float | None) -> WorkingTree:
     from tinyr1v_ray.cluster.working_tree import DEFAULT_LIMIT_MIB, check_size, read_working_tree
 
@@ -123,8 +130,10 @@ def _check_command(command: Sequence[str], folder: Path, tree: WorkingTree | Non
         given = given_settings(options)
     else:
         if options.config is not None:
-            _check_packed(options.config, tree)
-            options.config = folder / options.config
+            place = _place(options.config, folder)
+            if place == folder / options.config:
+                _check_packed(options.config, tree)
+            options.config = place
         given = given_settings(options)
         placements = _placements(parse_settings(SCHEMAS[kind], given))
     key, output = OUTPUT_KEYS[kind], output_of(kind, given)

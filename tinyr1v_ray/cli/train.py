@@ -20,7 +20,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "The run's folder gets its configuration, metrics, trained groups, checkpoints and the exported specialist.",
         epilog="example: tinyr1v train --config configs/miniature_ocr_cpu.yaml algorithm.lipo.boost=0.5",
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file, see configs/")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="YAML file, or a name of tinyr1v configs list"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings that replace the file's, such as run.name=mine"
     )

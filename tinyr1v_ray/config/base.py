@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 from pydantic_core import PydanticCustomError
 from yaml import YAMLError
 
+from tinyr1v_ray.config.shipped import shipped_config
 from tinyr1v_ray.errors import ConfigError
 
 MAX_ACTORS = 4096
@@ -79,10 +80,13 @@ def load_settings(schema: type[SchemaT], path: Path | None, overrides: Sequence[
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, as plain Python objects."""
+    """The mapping in a YAML file, or in the shipped configuration of that name, as plain Python objects."""
+    if (shipped := shipped_config(path)) and not path.exists():
+        path = shipped
     if seen := _why_no_file(path):
         raise ConfigError(
-            f"config file {shortened(str(path))} {seen}; --config names a YAML file; see configs/ for examples"
+            f"config file {shortened(str(path))} {seen}; --config names a YAML file or one of "
+            "tinyr1v configs list; correct it"
         )
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path))
@@ -184,7 +188,7 @@ def _first_problem(schema: type[Settings], error: ValidationError) -> str:
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, list(_nearby_keys(schema, place)), n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]}?" if near else "see configs/REFERENCE.md for the known keys"
+        remedy = f"did you mean {near[0]}?" if near else "tinyr1v configs show REFERENCE lists the known keys"
         return f"config: unknown key {key}; every key must be known; {remedy}{more}"
     if problem["type"] == "value_error":
         where = f"{key}: " if place else ""

@@ -34,7 +34,7 @@ def kind_of_config(tree: Mapping[str, Any], name: str) -> str:
     keys = ", ".join(f"{key} ({kind})" for kind, key in TELLING_KEYS.items())
     raise ConfigError(
         f"config file {name} has none of the keys {keys}; one of them tells its kind; name a configuration of this "
-        "package, such as those in configs/"
+        "package, such as one of tinyr1v configs list"
     )
 
 
