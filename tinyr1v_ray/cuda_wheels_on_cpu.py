@@ -12,20 +12,33 @@ Qwen2.5-VL's processor and vLLM import torchvision, transformers imports torchau
 requires it); none of them uses what is missing. Where the extensions load (a CUDA torch, CPU builds of the two)
 nothing is changed.
 
-`install` is called by `tinyr1v_ray.pth` in site-packages, so that it reaches every interpreter of the environment:
-vLLM inspects model classes in child processes that load no plugin. It costs an entry in `sys.meta_path` and imports
-nothing.
+`python -m tinyr1v_ray.cuda_wheels_on_cpu` puts the cure into this environment where it is needed and takes it out where
+it is not. It is a `.pth` file in site-packages, so that it reaches every interpreter of the environment: vLLM inspects
+model classes in child processes that load no plugin. It costs an entry in `sys.meta_path` and imports nothing.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_FILE = "tinyr1v_ray_cuda_wheels_on_cpu.pth"
+_LINE = (
+    'import sys; exec("try:\\n from tinyr1v_ray.cuda_wheels_on_cpu import install\\n install()\\n'
+    'except ImportError:\\n pass")\n'
+)
+"""Harmless once the package is gone: uninstalling it leaves this file."""
+_TIMEOUT_S = 240.0
+_IMPORTS = "import torchvision.ops, importlib.util; importlib.util.find_spec('torchaudio') and __import__('torchaudio')"
+_WITHOUT = "import sys; sys.meta_path[:] = [each for each in sys.meta_path if type(each).__name__ != 'CudaWheelsOnCpu']"
+_WITH = "from tinyr1v_ray.cuda_wheels_on_cpu import install; install()"
 _TORCHVISION_TRIGGER = "torchvision._meta_registrations"
 _TORCHAUDIO_TRIGGER = "torchaudio._extension.utils"
 _TORCHVISION_SCHEMAS = (
@@ -85,5 +98,35 @@ def _declare_missing_operators() -> None:
 
 def install() -> None:
     """Watch this interpreter's imports; called twice, it watches once."""
-    if not any(isinstance(finder, CudaWheelsOnCpu) for finder in sys.meta_path):
+    if not is_active():
         sys.meta_path.insert(0, CudaWheelsOnCpu())
+
+
+def is_active() -> bool:
+    """Whether this interpreter's imports are watched."""
+    return any(isinstance(finder, CudaWheelsOnCpu) for finder in sys.meta_path)
+
+
+def is_needed() -> bool:
+    """Whether torchvision and torchaudio load with the cure alone; False too where it cannot help."""
+    return not _imports(_WITHOUT) and _imports(_WITH)
+
+
+def _imports(before: str) -> bool:
+    command = [sys.executable, "-W", "ignore", "-c", f"{before}; {_IMPORTS}"]
+    return subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False).returncode == 0
+
+
+def main() -> None:
+    """Put the cure into site-packages, or take it out."""
+    file = Path(sysconfig.get_path("purelib")) / _FILE
+    if is_needed():
+        file.write_text(_LINE, encoding="utf-8")
+        sys.stdout.write(f"torchvision or torchaudio is built for CUDA, torch for CPUs: {file} lets them load\n")
+    else:
+        file.unlink(missing_ok=True)
+        sys.stdout.write("torchvision and torchaudio need no cure\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -95,7 +95,7 @@ def test_a_library_that_does_not_import_is_a_problem(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     outcome = software.check_import("torchvision", timeout_s=3.0 if "sleep" in body else 120.0)
     assert outcome.status == Status.PROBLEM and said in outcome.seen
-    assert ("tinyr1v_ray.pth" in outcome.fix) == ("nms" in body)
+    assert ("-m tinyr1v_ray.cuda_wheels_on_cpu" in outcome.fix) == ("nms" in body)
 
 
 def test_an_all_reduce_over_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ _FULL_FOR_RAY = 0.95
 """Share of a disk above which Ray refuses to put objects there (its `local_fs_capacity_threshold`)."""
 _FILES_PROBLEM, _FILES_WARNING = 1024, 8192
 _MEMORY_WARNING_GIB = 8.0
+_NVIDIA = "0x10de"
+"""The vendor's number on the PCI bus."""
 
 
 def machine_checks(gpus_wanted: float, folders: dict[str, Path]) -> list[Check]:
@@ -113,6 +115,13 @@ def _gpu_build_installed() -> bool:
     return True
 
 
+def _get_driver(devices: Path) -> str:
+    """The command that helps where the driver's tool is missing, by whether there is an NVIDIA device."""
+    if not any(vendor.read_text().strip() == _NVIDIA for vendor in devices.glob("*/vendor")):
+        return "run this on a GPU node; for CPU configurations here: make install EXTRAS=cpu"
+    return "sudo ubuntu-drivers install (or your distribution's NVIDIA driver); in a container: docker run --gpus all"
+
+
 def check_gpus(wanted: float = 0.0, program: str = "nvidia-smi") -> CheckResult:
     """GPUs by the driver's own tool, against the engine that is installed and what a configuration asks for."""
     built_for_gpus = _gpu_build_installed()
@@ -121,9 +130,7 @@ def check_gpus(wanted: float = 0.0, program: str = "nvidia-smi") -> CheckResult:
         if wanted or built_for_gpus:
             reason = f"the configuration asks for {wanted:g}" if wanted else "the GPU build of vLLM is installed"
             return CheckResult(
-                Status.PROBLEM,
-                f"no {program} here, but {reason}",
-                "run this on a GPU node (in a container: with the NVIDIA runtime), or use a CPU configuration",
+                Status.PROBLEM, f"no {program} here, but {reason}", _get_driver(Path("/sys/bus/pci/devices"))
             )
         return CheckResult(Status.OK, "none; CPU configurations run")
     query = [path, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
