@@ -23,8 +23,8 @@ ENV PATH=/opt/tinyr1v/.venv/bin:$PATH \
 # Only what decides which packages are installed comes first, so that a change of code keeps this layer.
 COPY --chown=tinyr1v Makefile pyproject.toml constraints.txt README.md ./
 COPY --chown=tinyr1v tinyr1v_ray/__init__.py tinyr1v_ray/cuda_wheels_on_cpu.py tinyr1v_ray/cuda_wheels_on_cpu.pth tinyr1v_ray/
-ARG PIP_ARGS=""
-RUN make install EXTRAS=cpu PIP_ARGS="$PIP_ARGS"
+ARG TORCH_CPU_INDEX
+RUN make install EXTRAS=cpu 
 
 COPY --chown=tinyr1v tinyr1v_ray tinyr1v_ray
 COPY --chown=tinyr1v configs configs

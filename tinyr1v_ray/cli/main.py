@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from types import FrameType, ModuleType
+from typing import NoReturn
 
 from tinyr1v_ray.cli import configs, doctor, evaluate, jobs, merge, miniature, plan, report, run, submit, train
 from tinyr1v_ray.cli.arguments import OneLineParser
@@ -29,6 +31,15 @@ SUB_COMMANDS: tuple[ModuleType, ...] = (
 )
 
 
+class Version(argparse.Action):
+    """Prints what the installed package calls itself; looked up when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """End with exit code 0."""
+        print(f"tinyr1v {version('tinyr1v-ray')}")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all sub-commands; nothing heavy is imported for it."""
     parser = OneLineParser(
@@ -37,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
         "them with AMM. Distributed over Ray, with vLLM rollout engines and a DeepSpeed learner.",
         epilog="exit codes: 0 done, 1 the run failed, 2 the input is at fault, 130 interrupted",
     )
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and end")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for sub_command in SUB_COMMANDS:
         sub_command.add_parser(subparsers)
