@@ -11,6 +11,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 LOCK := constraints-$(EXTRAS).txt
 INSTALLED := $(VENV)/.installed-$(EXTRAS)
 export TOKENIZERS_PARALLELISM := false
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: install lock demo check test reference bench bench-peers bench-lipo-grpo bench-merge
 

@@ -2,6 +2,7 @@
 # tinyr1v on NVIDIA GPUs. Build from the repository's root:
 #   docker build -f docker/gpu.Dockerfile -t tinyr1v-ray:0.1.0-gpu .
 #   docker run --rm --gpus all --shm-size=32g tinyr1v-ray:0.1.0-gpu tinyr1v doctor
+# --build-arg PIP_INDEX_URL=URL: another package index.
 # The CUDA libraries come with the wheels of torch and vLLM; the host brings the driver and NVIDIA's container runtime.
 FROM python:3.11.14-slim-bookworm
 
@@ -24,17 +25,17 @@ ENV PATH=/opt/tinyr1v/.venv/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 # Only what decides which packages are installed comes first, so that a change of code keeps this layer.
-COPY --chown=tinyr1v Makefile pyproject.toml constraints.txt README.md ./
-COPY --chown=tinyr1v tinyr1v_ray/__init__.py tinyr1v_ray/cuda_wheels_on_cpu.py tinyr1v_ray/cuda_wheels_on_cpu.pth tinyr1v_ray/
-ARG TORCH_CPU_INDEX
-RUN make install EXTRAS=gpu 
+COPY --chown=tinyr1v Makefile pyproject.toml constraints-gpu.txt README.md ./
+COPY --chown=tinyr1v tinyr1v_ray/__init__.py tinyr1v_ray/
+ARG PIP_INDEX_URL
+RUN make install EXTRAS=gpu
 
 COPY --chown=tinyr1v tinyr1v_ray tinyr1v_ray
 COPY --chown=tinyr1v configs configs
 COPY --chown=tinyr1v launch launch
 
 # No GPU is at hand while an image is built: what needs one is looked at by the container, see CMD.
-RUN tinyr1v doctor --only python --only versions --only "import torch" --only "import torchvision" --only all-reduce
+RUN tinyr1v doctor --only python --only versions --only "torch fits" --only "import torch" --only "import torchvision" --only all-reduce
 
 HEALTHCHECK --interval=5m --timeout=60s --start-period=30s --retries=3 \
     CMD ["tinyr1v", "doctor", "--only", "gpus", "--only", "shared memory", "--only", "disk", "--only", "limits"]

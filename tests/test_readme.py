@@ -34,7 +34,8 @@ SECTIONS = {key.partition(".")[0] for key in KEYS if "." in key}
 FILE_ENDINGS = (".py", ".json", ".jsonl", ".yaml", ".md", ".safetensors", ".toml", ".txt", ".sh")
 
 MUST_BE_THERE = {"pyproject.toml", "README.md", "Makefile", "tinyr1v_ray", "configs", "launch", "docker", "tests"}
-MAY_BE_THERE = MUST_BE_THERE | {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "constraints.txt"}
+MAY_BE_THERE = MUST_BE_THERE | {"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"}
+MAY_BE_THERE |= {"constraints-cpu.txt", "constraints-gpu.txt"}
 NEVER_COMMITTED = {"runs", "dist", "build"}
 
 

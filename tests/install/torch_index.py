@@ -42,6 +42,8 @@ def _write_wheel(folder: Path, version: str, tag: str) -> str:
     metadata += [f"Requires-Dist: {each}" for each in DEPENDENCIES]
     with zipfile.ZipFile(folder / name, "w") as wheel:
         wheel.writestr(f"{record}/METADATA", "\n".join(metadata) + "\n")
-        wheel.writestr(f"{record}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}-{tag}-linux_x86_64\n")
+        wheel.writestr(
+            f"{record}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: {tag}-{tag}-linux_x86_64\n"
+        )
         wheel.writestr(f"{record}/RECORD", "")
     return name

@@ -79,12 +79,20 @@ def test_system_packages_leave_no_lists_behind(path: Path) -> None:
 def test_packages_are_installed_by_the_makefile_alone(path: Path) -> None:
     parsed = instructions(path)
     runs = arguments_of(parsed, "RUN")
-    assert [rest for rest in runs if rest.startswith("make ")] == [
-        f'make install EXTRAS={path.stem} PIP_ARGS="$PIP_ARGS"'
-    ]
+    assert [rest for rest in runs if rest.startswith("make ")] == [f"make install EXTRAS={path.stem}"]
     assert not any(INSTALLERS.search(rest) for rest in runs)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "$(EXTRAS)" in makefile and "$(PIP_ARGS)" in makefile, "else the image's choice would be ignored"
+    assert re.search(r"^EXTRAS \?=", makefile, re.MULTILINE), "else the image's choice would be ignored"
+
+
+@dockerfiles
+def test_what_a_build_may_set_reaches_the_installation_and_is_left_to_it_when_it_is_not_set(path: Path) -> None:
+    parsed = instructions(path)
+    arguments = arguments_of(parsed, "ARG")
+    assert arguments == (["PIP_INDEX_URL", "TORCH_CPU_INDEX"] if path.stem == "cpu" else ["PIP_INDEX_URL"])
+    assert parsed.index(("ARG", arguments[-1])) < parsed.index(("RUN", f"make install EXTRAS={path.stem}"))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"^TORCH_CPU_INDEX \?= https://", makefile, re.MULTILINE), "the default is the Makefile's"
 
 
 @dockerfiles
@@ -98,8 +106,10 @@ def test_what_is_copied_exists_and_code_comes_after_the_packages(path: Path) -> 
     install = parsed.index(next(one for one in parsed if one[1].startswith("make install")))
     copied_before = " ".join(rest for name, rest in parsed[:install] if name == "COPY")
     assert "configs" not in copied_before and "tinyr1v_ray tinyr1v_ray" not in copied_before
-    for needed in ("pyproject.toml", "constraints.txt", "Makefile", "README.md", "tinyr1v_ray/cuda_wheels_on_cpu.pth"):
-        assert needed in copied_before, f"the installation reads {needed}"
+    needed = ["pyproject.toml", f"constraints-{path.stem}.txt", "Makefile", "README.md", "tinyr1v_ray/__init__.py"]
+    needed += ["tinyr1v_ray/cuda_wheels_on_cpu.py"] if path.stem == "cpu" else []
+    for name in needed:
+        assert name in copied_before, f"the installation reads {name}"
 
 
 @dockerfiles
