@@ -33,15 +33,23 @@ export CHECK_MACHINE
 # Pages of an index are lists of links, so that pip and uv look up nothing but the one package there.
 links = --find-links $(TORCH_CPU_INDEX)$(if $(filter http%,$(TORCH_CPU_INDEX)),/$(1)/)
 cpu_build = $(shell sed -n 's/^$(1)==\([^+ ]*\).*/$(1)==\1+cpu/p' $(LOCK))
-get = $(BIN)/pip install --quiet --no-deps $(2) $(call cpu_build,$(1)) 2>$(VENV)/pip.log
+get = said=$$($(BIN)/pip install --quiet --no-deps $(2) $(call cpu_build,$(1)) 2>&1)
 get_there = $(call get,$(1),--no-index $(call links,$(1)))
+why = ($$(echo "$$said" | grep -o "ERROR.*" | tail -1))
 
 define INSTALL_CPU_TORCH
 if $(call get,torch); then $(call get,torchvision); $(call get,torchaudio); \
 elif $(call get_there,torch); then $(call get_there,torchvision); $(call get_there,torchaudio); \
-else echo "no $(call cpu_build,torch), neither where pip is configured to look nor at $(TORCH_CPU_INDEX)" \
-    "($$(grep ERROR $(VENV)/pip.log | tail -1)); name an index, or give a folder of wheels:" \
-    "make install TORCH_CPU_INDEX=file:///FOLDER PIP_FIND_LINKS=/FOLDER" >&2; exit 1; fi; true
+else echo "$(call cpu_build,torch) is not installed, neither from where pip looks nor from $(TORCH_CPU_INDEX) $(why);" \
+    "name an index, or give a folder of wheels: make install TORCH_CPU_INDEX=file:///FOLDER PIP_FIND_LINKS=/FOLDER" >&2; \
+    exit 1; fi; true
+endef
+
+define INSTALL_PROFILE
+said=$$($(BIN)/pip install --quiet --editable '.[$(EXTRAS),dev]' --constraint $(LOCK) 2>&1) || { \
+    echo "the $(EXTRAS) profile is not installed $(why); mend that and run it again; pip's whole answer is in" \
+    "$(VENV)/pip.log; without a network give a folder of wheels: make install PIP_NO_INDEX=1 PIP_FIND_LINKS=/FOLDER" >&2; \
+    { echo "$$said" >$(VENV)/pip.log; } 2>/dev/null; exit 1; }
 endef
 
 # An environment that is not whole, or of the other profile, is begun anew; a whole one is brought up to date.
@@ -51,9 +59,7 @@ $(INSTALLED): pyproject.toml $(LOCK)
 	@$(PYTHON) -m venv $(if $(wildcard $@),,--clear) $(VENV)
 	@rm -f $@
 	@$(if $(filter cpu,$(EXTRAS)),$(INSTALL_CPU_TORCH))
-	@$(BIN)/pip install --quiet --editable '.[$(EXTRAS),dev]' --constraint $(LOCK) || { echo "the $(EXTRAS) profile is not" \
-	    "installed, for pip's reason above; run it again and it finishes; without a network give a folder of wheels:" \
-	    "make install PIP_NO_INDEX=1 PIP_FIND_LINKS=/FOLDER" >&2; exit 1; }
+	@$(INSTALL_PROFILE)
 	@$(if $(filter cpu,$(EXTRAS)),$(BIN)/python -m tinyr1v_ray.cuda_wheels_on_cpu)
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""Both profiles resolve on the plain index, for both Pythons, to what the locks say, whatever pip is configured to do."""
+"""Both profiles resolve on the plain index, for both Pythons, to what the locks say."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOCKS = {profile: pins_of(lock_of(profile).read_text(encoding="utf-8")) for prof
 
 @pytest.fixture(scope="module")
 def torch_cpu_index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with torch_index(tmp_path_factory.mktemp("index"), LOCKS["cpu"]["torch"].removeprefix("==")) as address:
+    with torch_index(tmp_path_factory.mktemp("index"), LOCKS["cpu"]["torch"].removeprefix("==")) as (address, _):
         yield address
 
 

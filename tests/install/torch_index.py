@@ -15,24 +15,34 @@ DEPENDENCIES += ("jinja2", "fsspec>=0.8.5")
 """What torch 2.13.0+cpu requires."""
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files without saying so."""
+class Recording(http.server.SimpleHTTPRequestHandler):
+    """Serves files and remembers what it was asked for."""
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        """Kept by the server instead of written."""
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
 
 
+def write_torch_wheels(folder: Path, version: str) -> list[str]:
+    """Wheels of that version for Python 3.11 and 3.12 on Linux; returns their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write_wheel(folder, version, tag) for tag in ("cp311", "cp312")]
+
+
 @contextmanager
-def torch_index(folder: Path, version: str) -> Iterator[str]:
-    """Address of an index with wheels of that version for Python 3.11 and 3.12 on Linux."""
-    (folder / "torch").mkdir()
-    names = [_write_wheel(folder / "torch", version, tag) for tag in ("cp311", "cp312")]
+def torch_index(folder: Path, version: str) -> Iterator[tuple[str, list[str]]]:
+    """Address of an index with these wheels, and what it has been asked for."""
+    names = write_torch_wheels(folder / "torch", version)
     links = "\n".join(f'<a href="{name.replace("+", "%2B")}">{name}</a><br>' for name in names)
     (folder / "torch" / "index.html").write_text(f"<!DOCTYPE html><html><body>\n{links}\n</body></html>\n")
-    handler = functools.partial(Quiet, directory=str(folder))
+    handler = functools.partial(Recording, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.asked = asked = []  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
 
 
