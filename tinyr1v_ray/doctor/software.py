@@ -137,17 +137,13 @@ def check_cuda_wheels() -> CheckResult:
     """Whether the cure for CUDA builds of torchvision and torchaudio is at work, and whether it is needed."""
     active, needed = cuda_wheels_on_cpu.is_active(), cuda_wheels_on_cpu.is_needed()
     fix = f"{sys.executable} -m {cuda_wheels_on_cpu.__name__}"
+    built_for_cuda = "torchvision or torchaudio is built for CUDA, torch for CPUs"
+    if active and needed:
+        return CheckResult(Status.OK, f"{built_for_cuda}; a .pth file of this package lets them load")
     if active:
-        seen = (
-            "torchvision or torchaudio is built for CUDA; a .pth file of this package lets them load beside a CPU torch"
-        )
-        return (
-            CheckResult(Status.OK, seen)
-            if needed
-            else CheckResult(Status.WARNING, "the cure is active, not needed", fix)
-        )
+        return CheckResult(Status.WARNING, "a .pth file of this package is active, and not needed", fix)
     if needed:
-        return CheckResult(Status.PROBLEM, "torchvision or torchaudio is built for CUDA, torch for CPUs", fix)
+        return CheckResult(Status.PROBLEM, built_for_cuda, fix)
     return CheckResult(Status.OK, "none beside a CPU torch")
 
 
