@@ -17,7 +17,7 @@ from tinyr1v_ray.cluster.connection import connected
 from tinyr1v_ray.cluster.placement import plan_placement
 from tinyr1v_ray.cluster.reward_pool import RewardPool
 from tinyr1v_ray.config.base import parse_settings
-from tinyr1v_ray.config.surroundings import ClusterSettings
+from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
 

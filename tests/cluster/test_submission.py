@@ -67,7 +67,7 @@ base: miniature
 experts: [math, ocr]
 """
 JOINS = """
-from tinyr1v_ray.config.surroundings import ClusterSettings
+from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.cluster.connection import connected, resources
 with connected(ClusterSettings(num_cpus=7)):
     print("CPUs of the job's cluster:", resources()[0]["CPU"])

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tinyr1v_ray.config.train import ModelSettings
+from tinyr1v_ray.config.model import ModelSettings
 from tinyr1v_ray.data.chat import Turn
 from tinyr1v_ray.data.processor import GUARD, PromptProcessor
 from tinyr1v_ray.errors import DataError, ModelError

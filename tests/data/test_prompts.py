@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from tinyr1v_ray.config.train import DataSettings
+from tinyr1v_ray.config.data import DataSettings
 from tinyr1v_ray.data.images import open_image
 from tinyr1v_ray.data.processor import PromptProcessor
 from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_table

@@ -15,8 +15,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from tinyr1v_ray.config.data import DataSettings
 from tinyr1v_ray.config.folders import default_cache_folder
-from tinyr1v_ray.config.train import DataSettings
 from tinyr1v_ray.data.items import ItemReader
 from tinyr1v_ray.data.sources import SourceKind, load_source, parse_source
 from tinyr1v_ray.errors import DataError

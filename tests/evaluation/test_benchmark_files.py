@@ -10,7 +10,7 @@ import pytest
 from benchmark_cells import picture
 from PIL import Image
 
-from tinyr1v_ray.config.evaluate import UserBenchmarkSettings
+from tinyr1v_ray.config.benchmark import UserBenchmarkSettings
 from tinyr1v_ray.errors import ConfigError, DataError
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.load import EMPTY_KEY, find_file, load_items

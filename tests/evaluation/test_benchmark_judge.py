@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tinyr1v_ray.config.evaluate import JudgeSettings
+from tinyr1v_ray.config.benchmark import JudgeSettings
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.evaluation.benchmarks.figures import benchmark_figures
 from tinyr1v_ray.evaluation.benchmarks.grading import Grader

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tinyr1v_ray.config.train import LearnerSettings
+from tinyr1v_ray.config.learner import LearnerSettings
 from tinyr1v_ray.learner.schedule import learning_rate
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tinyr1v_ray.cli.main import main
-from tinyr1v_ray.config.train import ModelSettings
+from tinyr1v_ray.config.model import ModelSettings
 from tinyr1v_ray.data.images import inspect_image, store_image
 from tinyr1v_ray.data.model_folder import resolve_model_folder
 from tinyr1v_ray.data.processor import PromptProcessor

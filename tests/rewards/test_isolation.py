@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyr1v_ray.config.train import RewardSettings
+from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.rewards.isolation import ScoringProcess
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
@@ -130,7 +130,7 @@ def test_closing_leaves_no_process_and_can_be_repeated() -> None:
 def test_a_hung_process_dies_with_an_owner_that_is_killed(tmp_path: Path) -> None:
     """The owner gets SIGKILL while its child sits in C code that no signal handler can interrupt."""
     script = (
-        "from tinyr1v_ray.config.train import RewardSettings\n"
+        "from tinyr1v_ray.config.reward import RewardSettings\n"
         "from tinyr1v_ray.rewards.isolation import ScoringProcess\n"
         "process = ScoringProcess(RewardSettings(function='hostile_rewards:by_text', item_timeout_s=60))\n"
         "print(int(process.score_items([['pid', '', '', '']])[0].parts['pid']), flush=True)\n"

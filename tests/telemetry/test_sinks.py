@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tinyr1v_ray.config.surroundings import TelemetrySettings
+from tinyr1v_ray.config.telemetry import TelemetrySettings
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.telemetry.sinks import StepRecorder, TensorBoardSink, WandbSink, open_recorder, rewind
 from tinyr1v_ray.types import StepAdvantages

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import ray
 
 from tinyr1v_ray.cluster.placement import Placement, check_fits
-from tinyr1v_ray.config.surroundings import ClusterSettings
+from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.errors import DeadlineError, PlacementError
 
 _CONNECT_TIMEOUT_S = 5.0

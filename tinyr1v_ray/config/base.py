@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from yaml import YAMLError
 
@@ -24,6 +24,8 @@ MAX_ACTORS = 4096
 """Largest number of actors of one kind; a plan of them is made in a second or two."""
 MAX_SEED = 2**32 - 1
 """Largest seed that every generator here takes."""
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+ActorCount = Annotated[int, Field(ge=1, le=MAX_ACTORS)]
 _UNREADABLE = (YAMLError, OmegaConfBaseException, ValueError, RecursionError)
 """What reading YAML raises: bad syntax, bytes that are no text, numbers of thousands of digits, endless nesting."""
 

@@ -1,102 +1,18 @@
-"""The settings of `tinyr1v evaluate`."""
+"""A whole evaluation, of the settings of its components."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
-from tinyr1v_ray.config.base import MAX_SEED, Settings
+from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.benchmark import JudgeSettings, UserBenchmarkSettings
+from tinyr1v_ray.config.cluster import ClusterSettings
+from tinyr1v_ray.config.engine import EngineSettings
 from tinyr1v_ray.config.folders import Folder
-from tinyr1v_ray.config.surroundings import ClusterSettings
-from tinyr1v_ray.config.train import ActorCount, ModelSettings
-
-
-class SamplingSettings(Settings):
-    """How answers are drawn."""
-
-    num_samples: PositiveInt = 1
-    """Answers to each item (K); above 1 the accuracy is avg@K."""
-    temperature: NonNegativeFloat = 0.0
-    """0 is greedy."""
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Nucleus sampling; 1 keeps all tokens."""
-    max_tokens: PositiveInt = 2048
-    """Longest answer, tokens."""
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
-    """Seed of the draws."""
-
-    @model_validator(mode="after")
-    def _samples_differ(self) -> Self:
-        if self.num_samples > 1 and self.temperature == 0.0:
-            raise ValueError(
-                f"num_samples is {self.num_samples} at temperature 0; greedy answers are all the same; set "
-                "sampling.temperature (--temperature) above 0"
-            )
-        return self
-
-
-class EngineSettings(Settings):
-    """The vLLM engines."""
-
-    num_engines: ActorCount = 1
-    """Engines, each a Ray actor."""
-    num_cpus: PositiveFloat = 1.0
-    """CPU cores reserved for an engine."""
-    num_gpus: NonNegativeFloat = 0.0
-    """GPUs of an engine; above 1 it is tensor-parallel over that many."""
-    num_threads: NonNegativeInt = 0
-    """Threads of an engine on the CPU; 0: one per reserved core."""
-    max_num_sequences: PositiveInt = 256
-    """Answers written at once by an engine; as many are kept under way."""
-    kv_cache_gib: PositiveFloat = 1.0
-    """KV cache of an engine on the CPU, GiB."""
-    gpu_memory_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    """Share of a GPU's memory that an engine takes."""
-    start_timeout_s: PositiveFloat = 600.0
-    """Longest start of an engine."""
-    item_timeout_s: PositiveFloat = 600.0
-    """Longest wait for an item's answers before the engine counts as hung."""
-    max_restarts: NonNegativeInt = 3
-    """How often a dead engine is replaced before the evaluation ends (on the CPU)."""
-
-
-class JudgeSettings(Settings):
-    """An LLM judge behind an OpenAI-compatible endpoint, for benchmarks whose official metric has one."""
-
-    url: str = ""
-    """Address of the API, such as http://host:8000/v1; empty: no judge."""
-    model: str = ""
-    """Model to ask for."""
-    api_key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; the key itself is never written down."""
-    timeout_s: PositiveFloat = 60.0
-    """Longest wait for a reply."""
-    num_parallel: PositiveInt = 8
-    """Questions asked at once."""
-
-    @model_validator(mode="after")
-    def _names_a_model(self) -> Self:
-        if bool(self.url) != bool(self.model):
-            raise ValueError(
-                f"url is {self.url!r} and model is {self.model!r}; a judge has both; set judge.url and judge.model"
-            )
-        return self
-
-
-class UserBenchmarkSettings(Settings):
-    """A benchmark of your own: a TSV with index, image (base64) or image_path, and these columns."""
-
-    file: str
-    """Name of the TSV in the data folder."""
-    metric: str
-    """One of exact, choice, relaxed, math, contains, yes_no, typed, reward_math, reward_structure, reward_ocr."""
-    question_column: str = "question"
-    """Column with the question; columns A, B, ... hold its options."""
-    answer_column: str = "answer"
-    """Column with the key."""
-    category_column: str = "category"
-    """Column with a category to report by; the file may lack it."""
+from tinyr1v_ray.config.model import ModelSettings
+from tinyr1v_ray.config.sampling import SamplingSettings
 
 
 class EvaluateConfig(Settings):

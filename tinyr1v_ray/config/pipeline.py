@@ -7,9 +7,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.config.folders import Folder
 from tinyr1v_ray.config.merge import JobConfig, RecipeConfig
-from tinyr1v_ray.config.surroundings import ClusterSettings
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=40)]
 

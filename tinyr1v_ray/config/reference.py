@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from tinyr1v_ray.config.base import Settings
-from tinyr1v_ray.config.evaluate import EvaluateConfig, UserBenchmarkSettings
+from tinyr1v_ray.config.benchmark import UserBenchmarkSettings
+from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig, TrainingSettings
 from tinyr1v_ray.config.train import TrainConfig

@@ -10,7 +10,7 @@ from typing import Any
 from datasets import Image, LargeList, List
 
 from tinyr1v_ray.config.base import shortened
-from tinyr1v_ray.config.train import DataSettings
+from tinyr1v_ray.config.data import DataSettings
 from tinyr1v_ray.data.cells import images_of, part_of, texts_of
 from tinyr1v_ray.data.chat import Chat, Turn, read_chat
 from tinyr1v_ray.data.sources import Source

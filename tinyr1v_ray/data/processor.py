@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tinyr1v_ray.config.train import ModelSettings
+from tinyr1v_ray.config.model import ModelSettings
 from tinyr1v_ray.data.chat import IMAGE_MARK, Turn
 from tinyr1v_ray.data.model_folder import check_context, folder_family, read_json
 from tinyr1v_ray.errors import DataError, ModelError

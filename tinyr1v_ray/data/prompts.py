@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from tinyr1v_ray.config.train import DataSettings
+from tinyr1v_ray.config.data import DataSettings
 from tinyr1v_ray.data.images import ImageFacts, store_image
 from tinyr1v_ray.data.items import ItemReader, ItemText, has_column, image_like_columns
 from tinyr1v_ray.data.processor import PromptProcessor

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from tinyr1v_ray.config.base import shortened
-from tinyr1v_ray.config.train import DataSettings
+from tinyr1v_ray.config.data import DataSettings
 from tinyr1v_ray.data.images import ImageFacts
 from tinyr1v_ray.data.items import ItemReader, ItemText
 from tinyr1v_ray.data.verified import VerifiedImages

@@ -13,8 +13,9 @@ from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.config.kinds import AnyConfig, read_config
 from tinyr1v_ray.config.merge import MergeConfig
+from tinyr1v_ray.config.model import ModelSettings
 from tinyr1v_ray.config.pipeline import PipelineConfig
-from tinyr1v_ray.config.train import ModelSettings, TrainConfig
+from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.model_folder import check_context, check_model_folder, find_model_folder
 from tinyr1v_ray.data.sources import SourceKind, parse_source
 from tinyr1v_ray.doctor.finding import CheckResult, Status, write_result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from tinyr1v_ray.cluster.connection import connected, num_nodes, resources, version_by_task
-from tinyr1v_ray.config.surroundings import ClusterSettings
+from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.doctor.finding import CheckResult, Status, write_result
 from tinyr1v_ray.errors import DeadlineError, PlacementError
 

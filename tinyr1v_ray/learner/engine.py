@@ -15,7 +15,8 @@ from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime import compiler
 from torch import nn
 
-from tinyr1v_ray.config.train import LearnerSettings, TrainConfig
+from tinyr1v_ray.config.learner import LearnerSettings
+from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import LearnerError
 
 MAX_BUCKET_ELEMENTS = 200_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tinyr1v_ray.config.train import LearnerSettings
+from tinyr1v_ray.config.learner import LearnerSettings
 
 
 def learning_rate(step: int, num_steps: int, settings: LearnerSettings) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from tinyr1v_ray.config.train import ModelSettings
+from tinyr1v_ray.config.model import ModelSettings
 
 if TYPE_CHECKING:
     from PIL import Image

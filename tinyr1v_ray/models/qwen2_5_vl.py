@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyr1v_ray.config.train import ModelSettings
+from tinyr1v_ray.config.model import ModelSettings
 from tinyr1v_ray.models.family import ImageTokens, Tensors
 
 if TYPE_CHECKING:

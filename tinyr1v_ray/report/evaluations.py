@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyr1v_ray.config.evaluate import UserBenchmarkSettings
+from tinyr1v_ray.config.benchmark import UserBenchmarkSettings
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.evaluation.benchmarks.figures import official_figures
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark

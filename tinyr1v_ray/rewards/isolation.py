@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tinyr1v_ray.config.own_function import search_path
-from tinyr1v_ray.config.train import RewardSettings
+from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.errors import ConfigError, RewardError
 from tinyr1v_ray.rewards.score import check_domains
 from tinyr1v_ray.rewards.wire import receive_message, send_message

@@ -15,7 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from tinyr1v_ray.config.surroundings import TelemetrySettings
+from tinyr1v_ray.config.telemetry import TelemetrySettings
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.files.json_lines import JsonLines, truncate_after
 from tinyr1v_ray.telemetry.metrics import step_metrics

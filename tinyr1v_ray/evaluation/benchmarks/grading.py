@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
-from tinyr1v_ray.config.train import RewardSettings
+from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark, BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.judge import JudgeClient, JudgeReply, judge_request, read_verdict
 from tinyr1v_ray.evaluation.benchmarks.metrics import METRICS

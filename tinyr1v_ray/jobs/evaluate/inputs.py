@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tinyr1v_ray.config.data import DataSettings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.folders import default_cache_folder
-from tinyr1v_ray.config.train import DataSettings
 from tinyr1v_ray.data.images import inspect_image, store_image
 from tinyr1v_ray.data.items import ItemReader
 from tinyr1v_ray.data.model_folder import resolve_model_folder

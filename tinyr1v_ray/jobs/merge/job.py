@@ -11,8 +11,8 @@ import torch
 from tinyr1v_ray.cluster.connection import cluster_address, connected, node_resources
 from tinyr1v_ray.cluster.host import available_memory_bytes
 from tinyr1v_ray.cluster.merge_workers import ray_runner
+from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.config.merge import JobConfig, MergeConfig
-from tinyr1v_ray.config.surroundings import ClusterSettings
 from tinyr1v_ray.data.model_folder import fetch_model_folder
 from tinyr1v_ray.errors import PlacementError
 from tinyr1v_ray.merging.local_run import local_runner

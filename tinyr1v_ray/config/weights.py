@@ -1,0 +1,24 @@
+"""The settings of the weights' way from the learner to the engines."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat
+
+from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.folders import Folder
+
+
+class WeightSettings(Settings):
+    """How new weights reach the engines."""
+
+    backend: Literal["cpu_file", "nccl"] = "cpu_file"
+    """vLLM weight-transfer backend: a safetensors file in memory on the node, or NCCL between GPUs."""
+    folder: Folder = "/dev/shm"
+    """Where `cpu_file` puts its files; a shared folder when engines sit on several nodes."""
+    timeout_s: PositiveFloat = 300.0
+    """Deadline of each phase of an update."""
+    canary_tolerance: NonNegativeFloat = 0.0
+    """Largest difference of a fixed prompt's log-probs between engine and learner (nat); 0: 1e-3 in float32, 0.25 in
+    bfloat16."""
