@@ -101,7 +101,7 @@ async def measure_generation(run: SteppedRun, num_rounds: int) -> None:
 async def _by_the_actor(run: SteppedRun, prompts: Sequence[Prompt]) -> tuple[float, list[tuple[int, ...]]]:
     """Tokens per second, timed in the driver."""
     start = time.perf_counter()
-    groups = await asyncio.gather(*(run.machines.rollouts.generate(prompt) for prompt in prompts))
+    groups = await asyncio.gather(*(run.components.rollouts.generate(prompt) for prompt in prompts))
     seconds = time.perf_counter() - start
     tokens = [tuple(c.token_ids_T.tolist()) for group in groups for c in group.completions]
     return sum(map(len, tokens)) / seconds, tokens

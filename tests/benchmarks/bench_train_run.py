@@ -24,8 +24,8 @@ from tinyr1v_ray.cluster.connection import connected
 from tinyr1v_ray.cluster.learner_group import LearnerGroup
 from tinyr1v_ray.config.base import load_settings
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.jobs.train.components import Components, started
 from tinyr1v_ray.jobs.train.inputs import RunInputs, load_inputs
-from tinyr1v_ray.jobs.train.machines import Machines, started
 from tinyr1v_ray.loop import train
 from tinyr1v_ray.ports import LoopConfig, System, WeightPublisher
 from tinyr1v_ray.rollout.sampling import Sampling
@@ -35,6 +35,7 @@ from tinyr1v_ray.telemetry.run_folder import create_run_folder
 from tinyr1v_ray.telemetry.sinks import open_recorder
 from tinyr1v_ray.telemetry.timing import PhaseClock
 from tinyr1v_ray.types import LearnerUpdate, Prompt, ScoredGroup, StepMetrics, TrainBatch
+from tinyr1v_ray.weight_sync.cpu_file.transport import FileUpdate
 
 CONFIG = Path(__file__).parents[2] / "configs" / "miniature_ocr_cpu.yaml"
 
@@ -114,12 +115,12 @@ class _LeftOut:
 
 
 class SteppedRun:
-    """A run whose machines stand; `advance` makes steps of it, `repeat_bare` does a step's work again."""
+    """A run whose components stand; `advance` makes steps of it, `repeat_bare` does a step's work again."""
 
-    def __init__(self, config: TrainConfig, inputs: RunInputs, machines: Machines) -> None:
-        self.config, self.inputs, self.machines = config, inputs, machines
-        self._learner = _Learner(machines.learner)
-        self._publisher = _Publisher(machines.weights, Path(config.weights.folder))
+    def __init__(self, config: TrainConfig, inputs: RunInputs, components: Components) -> None:
+        self.config, self.inputs, self.components = config, inputs, components
+        self._learner = _Learner(components.learner)
+        self._publisher = _Publisher(components.weights, Path(config.weights.folder))
         self._num_steps = 0
         self._logged: list[tuple[StepMetrics, Sequence[ScoredGroup]]] = []
         self._run_folder = Path(config.run.folder).absolute() / config.run.name
@@ -154,8 +155,8 @@ class SteppedRun:
         )
         system = System(
             self.inputs.train,
-            self.machines.rollouts,
-            self.machines.rewards,
+            self.components.rollouts,
+            self.components.rewards,
             self._learner,
             self._publisher,
             _LeftOut(),
@@ -172,7 +173,7 @@ class SteppedRun:
 
     async def repeat_bare(self, steps: Sequence[Step]) -> list[BareStep]:
         """Each step's work again, under the weights it had; the newest weights are live again afterwards."""
-        learner = self.machines.learner._actors[0]
+        learner = self.components.learner._ranks[0]._actor
         bare = []
         for step in steps:
             version = step.batch.step - 1
@@ -186,11 +187,12 @@ class SteppedRun:
 
     async def load(self, version: int) -> None:
         """Make a version live in the engine, which empties its caches."""
-        await self.machines.rollouts.load_weights(version, {"path": str(self._publisher.kept(version))})
+        update = FileUpdate(str(self._publisher.kept(version)))
+        await self.components.engines.load_weights(version, update, self.config.weights.timeout_s)
 
     async def generate_bare(self, prompts: Sequence[Prompt]) -> tuple[float, list[tuple[int, ...]]]:
         """Seconds of the engine alone, timed inside its process, and the sampled tokens."""
-        engine = self.machines.rollouts._slots[0]._actor
+        engine = self.components.engines._slots[0]._engine._actor
         return await engine.__ray_call__.remote(_generate_bare, list(prompts), self.sampling)
 
     @property
@@ -215,9 +217,9 @@ def _as_step(metrics: StepMetrics, groups: Sequence[ScoredGroup], batch: TrainBa
 
 
 def _generate_bare(actor: Any, prompts: list[Prompt], sampling: Sampling) -> tuple[float, list[tuple[int, ...]]]:
-    """Runs in the rollout actor: all prompts admitted at once, no Ray in between."""
+    """Runs in the engine's actor: all prompts admitted at once, no Ray in between."""
     start = time.perf_counter()
-    groups = [future.result() for future in actor._engine.submit(prompts, sampling)]
+    groups = actor._role.generate(prompts, sampling).result()
     seconds = time.perf_counter() - start
     return seconds, [tuple(c.token_ids_T.tolist()) for group in groups for c in group.completions]
 
@@ -234,7 +236,7 @@ def _train_bare(actor: Any, batch: TrainBatch, config: TrainConfig) -> float:
     from tinyr1v_ray.learner.policy import PolicyModel
     from tinyr1v_ray.models.loading import load_model
 
-    learner, settings = actor._learner, config.learner
+    learner, settings = actor._role, config.learner
     if not hasattr(actor, "bare"):
         family = folder_family(learner._model_folder, config.model.family)
         model = load_model(learner._model_folder, family)
@@ -269,8 +271,8 @@ async def standing(config: TrainConfig) -> AsyncIterator[SteppedRun]:
     create_run_folder(run_folder, config, ["benchmark"])
     run = config.run
     with RunProgress(Display(quiet=True), run.num_steps, run.num_prompts_per_step) as progress:
-        async with started(config, inputs, run_folder, progress) as machines:
-            run = SteppedRun(config, inputs, machines)
+        async with started(config, inputs, run_folder, progress) as components:
+            run = SteppedRun(config, inputs, components)
             await run.start()
             yield run
 

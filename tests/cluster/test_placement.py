@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from tinyr1v_ray.cluster.placement import check_fits, plan_placement
+from tinyr1v_ray.cluster.placement import Placement, check_fits, plan_placement
+from tinyr1v_ray.cluster.seating import Node, node_shares
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import PlacementError
 
 
-def config(*overrides: str) -> TrainConfig:
-    return parse_settings(TrainConfig, {}, ["run.name=a", "data.train=[a.jsonl]", *overrides])
+def planned(*overrides: str) -> Placement:
+    config = parse_settings(TrainConfig, {}, ["run.name=a", "data.train=[a.jsonl]", *overrides])
+    return plan_placement(config.rollout, config.reward, config.learner)
 
 
 def test_actors_and_their_reservations() -> None:
-    placement = plan_placement(
-        config("rollout.num_engines=2", "learner.num_ranks=3", "reward.num_scorers=2", "learner.num_cpus_per_rank=4")
+    placement = planned(
+        "rollout.num_engines=2", "learner.num_ranks=3", "reward.num_scorers=2", "learner.num_cpus_per_rank=4"
     )
     assert [actor.name for actor in placement.rollout] == ["rollout-0", "rollout-1"]
     assert [actor.num_threads for actor in placement.learner] == [4, 4, 4]
@@ -24,12 +26,12 @@ def test_actors_and_their_reservations() -> None:
 
 
 def test_threads_may_differ_from_the_reservation() -> None:
-    [actor] = plan_placement(config("rollout.num_threads=2", "rollout.num_cpus_per_engine=0.5")).rollout
+    [actor] = planned("rollout.num_threads=2", "rollout.num_cpus_per_engine=0.5").rollout
     assert (actor.num_cpus, actor.num_threads) == (0.5, 2)
 
 
 def test_a_run_that_fits_exactly_fits() -> None:
-    check_fits(plan_placement(config("reward.num_cpus_per_scorer=1")), {"CPU": 3.0}, {"CPU": 3.0})
+    check_fits(planned("reward.num_cpus_per_scorer=1"), {"CPU": 3.0}, {"CPU": 3.0})
 
 
 @pytest.mark.parametrize(
@@ -44,10 +46,42 @@ def test_a_run_that_fits_exactly_fits() -> None:
 )
 def test_too_much_for_the_cluster_is_said_with_the_numbers(overrides: list[str], message: str) -> None:
     with pytest.raises(PlacementError, match=message):
-        check_fits(plan_placement(config(*overrides)), {"CPU": 2.0}, {"CPU": 2.0})
+        check_fits(planned(*overrides), {"CPU": 2.0}, {"CPU": 2.0})
 
 
 def test_an_actor_must_fit_on_one_node() -> None:
-    placement = plan_placement(config("learner.num_cpus_per_rank=6"))
+    placement = planned("learner.num_cpus_per_rank=6")
     with pytest.raises(PlacementError, match="learner-0 asks for 6 CPUs, the largest node has 4"):
         check_fits(placement, {"CPU": 8.0}, {"CPU": 4.0})
+
+
+def test_learner_ranks_that_find_room_on_one_node_are_asked_for_together() -> None:
+    """Ten ranks of a GPU on nodes of four: 4, 4 and 2, whatever lies there now; engines by themselves."""
+    placement = planned(
+        *["learner.num_ranks=10", "learner.num_gpus_per_rank=1", "learner.num_cpus_per_rank=2"],
+        *["rollout.num_engines=2", "rollout.num_gpus_per_engine=2", "weights.backend=nccl"],
+    )
+    nodes = [Node(16.0, []), *(Node(32.0, [1.0] * 4) for _ in range(4))]
+    shares = node_shares(placement, nodes)
+    assert [(len(share.actors), share.total.num_cpus, share.total.num_gpus) for share in shares] == [
+        *[(4, 8.0, 4), (4, 8.0, 4), (2, 4.0, 2)],
+        *[(1, 1.0, 2.0), (1, 1.0, 2.0)],
+        (1, 0.1, 0.0),
+    ]
+    assert [actor for share in shares for actor in share.actors] == list(placement.actors)
+    assert all(node.cpus in (16.0, 32.0) and sum(node.gpus) in (0.0, 4.0) for node in nodes), "nodes were filled"
+
+
+def test_ranks_that_share_gpus_in_parts_ask_for_whole_ones() -> None:
+    """Ray takes parts of a GPU up to one: three halves lie on two."""
+    placement = planned("learner.num_ranks=3", "learner.num_gpus_per_rank=0.5")
+    [ranks, *_] = node_shares(placement, [Node(8.0, [1.0] * 2)])
+    assert ranks.total.num_gpus == 2
+    placement = planned("learner.num_ranks=2", "learner.num_gpus_per_rank=0.25")
+    [ranks, *_] = node_shares(placement, [Node(8.0, [1.0] * 2)])
+    assert ranks.total.num_gpus == 0.5
+
+
+def test_ranks_for_which_there_is_no_node_yet_are_asked_for_one_by_one() -> None:
+    placement = planned("learner.num_ranks=3", "learner.num_cpus_per_rank=2")
+    assert [len(share.actors) for share in node_shares(placement, [])] == [1] * 5

@@ -16,9 +16,10 @@ import pytest
 from tinyr1v_ray.cluster.connection import connected
 from tinyr1v_ray.cluster.placement import plan_placement
 from tinyr1v_ray.cluster.reward_pool import RewardPool
-from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.cluster import ClusterSettings
-from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.config.learner import LearnerSettings
+from tinyr1v_ray.config.reward import RewardSettings
+from tinyr1v_ray.config.rollout import RolloutSettings
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
 
 OWN_FUNCTION = """
@@ -41,9 +42,8 @@ def cluster() -> Iterator[None]:
 def pool(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RewardPool]:
     (tmp_path / "own_rewards.py").write_text(OWN_FUNCTION)
     monkeypatch.syspath_prepend(tmp_path)
-    overrides = ["run.name=a", "data.train=[a.jsonl]", "reward.function=own_rewards:score", "reward.item_timeout_s=2"]
-    config = parse_settings(TrainConfig, {}, [*overrides, "reward.num_scorers=2", "reward.format_weight=0"])
-    pool = RewardPool(plan_placement(config).scorer, config)
+    settings = RewardSettings(function="own_rewards:score", item_timeout_s=2, num_scorers=2, format_weight=0)
+    pool = RewardPool(plan_placement(RolloutSettings(), settings, LearnerSettings()).scorer, settings)
     yield pool
     pool.kill()
 
@@ -90,6 +90,6 @@ async def two_scorers(timeout_s: float = 30) -> set[int]:
 
 def _is_scorer(process: psutil.Process) -> bool:
     try:
-        return "ray::ScorerActor" in " ".join(process.cmdline())
+        return "ray::scorer" in " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import CheckpointError
 from tinyr1v_ray.jobs.train.checkpoints import Checkpoints
+from tinyr1v_ray.learner.rank import LearnerRank
 
 
 class FileWriter:
@@ -24,10 +26,13 @@ class FileWriter:
         self.num_saves = 0
         self.disk_is_full = False
 
-    async def state_bytes(self) -> int:
+    async def everywhere(self, method: Callable[..., Any], timeout_s: float, *args: Any) -> Any:
+        return {LearnerRank.state_bytes: self.state_bytes, LearnerRank.save: self.save}[method](*args)
+
+    def state_bytes(self) -> int:
         return 8
 
-    async def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> None:
         self.num_saves += 1
         (folder / "state").write_text(str(self.num_saves))
         if self.disk_is_full:

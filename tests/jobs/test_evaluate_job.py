@@ -133,7 +133,7 @@ def test_going_on_asks_for_nothing_that_is_there(output: Path, monkeypatch: pyte
         assert len(done) == 10 and path.read_bytes() == b"".join(lines[2:])
     finally:
         path.write_bytes(content)
-    monkeypatch.setattr(evaluation_job, "RolloutPool", None)  # nothing is to be asked, so no engine is started
+    monkeypatch.setattr(evaluation_job, "start_engines", None)  # nothing is to be asked, so no engine is started
     assert evaluation_job.run_evaluation(before).figures[0].counts.answers == 22
     other = parse_settings(EvaluateConfig, settings, ["sampling.seed=1"])
     with pytest.raises(RunFolderError, match="another sampling"):
@@ -238,7 +238,7 @@ def test_the_configurations_are_read_and_planned(path: Path) -> None:
     settings = load_settings(EvaluateConfig, path)
     benchmarks = named_benchmarks(settings)
     assert len(benchmarks) == (10 if "ten" in path.name else 3)
-    placement = evaluation_job.plan_engines(settings)
+    placement = evaluation_job.plan_engines(settings.engine)
     assert len(placement.actors) == settings.engine.num_engines
     assert all(actor.num_gpus == settings.engine.num_gpus for actor in placement.actors)
 

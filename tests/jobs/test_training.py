@@ -79,7 +79,9 @@ class Run:
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         self.process.wait()
-        actors = [child for child in children if "Actor" in _command(child)]
+        actors = [
+            child for child in children if _command(child).startswith(("ray::rollout", "ray::scorer", "ray::learner"))
+        ]
         _, alive = psutil.wait_procs(actors, timeout=60)
         assert not alive, f"actors outlived their driver: {alive}"
         for child in children:
@@ -215,10 +217,10 @@ def bereaved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     with ExitStack() as stack:
         stack.callback(run.kill)
         run.start().wait_for_step(1)
-        run.kill_actor("RolloutActor")
-        run.kill_actor("ScorerActor")
+        run.kill_actor("rollout")
+        run.kill_actor("scorer")
         run.wait_for_step(4)
-        run.kill_actor("LearnerActor")
+        run.kill_actor("learner")
         yield run.finish()
 
 

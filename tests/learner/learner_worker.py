@@ -20,13 +20,20 @@ import learner_cases as cases
 import numpy as np
 
 from tinyr1v_ray.errors import TinyR1VError
+from tinyr1v_ray.jobs.train.components import objective_of
 from tinyr1v_ray.learner.learner import DeepSpeedLearner
+from tinyr1v_ray.learner.rank import Membership
 from tinyr1v_ray.types import TrainBatch
 
 
 def make_learner(job: dict[str, Any], scenario: dict[str, Any], rank: int) -> DeepSpeedLearner:
     config = cases.make_config(**scenario.get("config", {}))
-    return DeepSpeedLearner(config, Path(job["model_folder"]), rank, job["num_ranks"], "127.0.0.1", job["port"])
+    membership = Membership(rank, job["num_ranks"], "127.0.0.1", job["port"])
+    return DeepSpeedLearner(config.learner, config.model, objective_of(config), Path(job["model_folder"]), membership)
+
+
+def write_weights(learner: DeepSpeedLearner, path: Path) -> None:
+    learner.with_weights(lambda weights: weights.write(path, {"format": "pt", "version": "3"}))
 
 
 def batches(job: dict[str, Any], scenario: dict[str, Any]) -> list[TrainBatch]:
@@ -45,11 +52,13 @@ def run_scenario(job: dict[str, Any], scenario: dict[str, Any], rank: int) -> No
             learner = make_learner(job, scenario, rank)
             learner.restore(out / "state")
     if scenario.get("export"):
-        learner.write_weights(out / "weights.safetensors", version=3)
+        write_weights(learner, out / "weights.safetensors")
         learner.export(out / "export")
     group = cases.make_minibatch(Path(job["model_folder"]), 900).groups[2]
     canary_T = learner.token_logprobs(group.prompt, group.rows[0].completion.token_ids_T)
-    weights = {name: tensor.float().cpu().numpy().copy() for name, tensor in learner.named_weights()}
+    weights = learner.with_weights(
+        lambda weights: {name: tensor.float().cpu().numpy().copy() for name, tensor in weights}
+    )
     if rank == 0:
         np.savez(out / "weights.npz", **weights)
         np.save(out / "canary.npy", canary_T)
@@ -77,7 +86,7 @@ def run_errors(job: dict[str, Any], scenario: dict[str, Any], rank: int) -> None
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # stands for a disk that takes no more
     attempt("full disk", lambda: learner.save(out / "full"))
-    attempt("full disk, weights", lambda: learner.write_weights(out / "full.safetensors", 1))
+    attempt("full disk, weights", lambda: write_weights(learner, out / "full.safetensors"))
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     minibatch = batch.minibatches[0]
     group = minibatch.groups[0]

@@ -23,7 +23,7 @@ from tinyr1v_ray.models.qwen2_5_vl import Qwen25VL
 
 def test_names_and_values_are_those_of_save_pretrained(model_folder: Path, tmp_path: Path) -> None:
     """The file that transformers wrote and ours hold the same tensors; the tied head is in neither."""
-    weights = FullWeights(load_model(model_folder, Qwen25VL()), Qwen25VL(), 2, torch.float32)
+    weights = FullWeights(load_model(model_folder, Qwen25VL()), Qwen25VL(), 2, torch.float32, is_first=True)
     path = tmp_path / "weights.safetensors"
     write_safetensors(path, weights.shapes, weights, {"version": "7"})
     ours, theirs = load_file(path), load_file(model_folder / "model.safetensors")

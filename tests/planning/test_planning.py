@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tinyr1v_ray.cli.main import main
-from tinyr1v_ray.cluster.placement import check_fits, plan_engines, plan_placement
+from tinyr1v_ray.cluster.placement import Placement, check_fits, plan_engines, plan_placement
 from tinyr1v_ray.cluster.seating import ray_resources, take_seats
 from tinyr1v_ray.cluster.shape import parse_cluster
 from tinyr1v_ray.config.base import load_settings, parse_settings, read_yaml
@@ -66,9 +66,13 @@ def test_a_malformed_cluster_is_one_line_and_exit_2(text, capsys):
     assert out == "" and err.count("\n") == 1 and "NODESxGPUSxKIND" in err and "--cluster 4x8xH100-80GB" in err
 
 
+def placement_of(config: TrainConfig) -> Placement:
+    return plan_placement(config.rollout, config.reward, config.learner)
+
+
 def test_seats_fill_a_node_before_the_next_and_share_no_whole_gpu():
     config = load_settings(TrainConfig, MATH, ["learner.num_ranks=8", "rollout.num_engines=8"])
-    seating = take_seats(plan_placement(config), parse_cluster("2x8xH100-80GB"))
+    seating = take_seats(placement_of(config), parse_cluster("2x8xH100-80GB"))
     assert seating.unseated == ()
     for seats in seating.by_node(2):
         assert sorted(gpu for seat in seats for gpu in seat.gpus) == list(range(8))
@@ -78,14 +82,14 @@ def test_seats_fill_a_node_before_the_next_and_share_no_whole_gpu():
 def test_actors_on_parts_of_a_gpu_share_one():
     overrides = ["rollout.num_gpus_per_engine=0.5", "learner.num_gpus_per_rank=0.5"]
     seating = take_seats(
-        plan_placement(load_settings(TrainConfig, MATH, overrides)), parse_cluster("1x4xH100-80GB,96cpu")
+        placement_of(load_settings(TrainConfig, MATH, overrides)), parse_cluster("1x4xH100-80GB,96cpu")
     )
     assert sorted(gpu for seat in seating.seats for gpu in seat.gpus) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_an_engine_over_several_gpus_sits_on_one_node():
     config = load_settings(TrainConfig, MATH, ["rollout.num_gpus_per_engine=4", "rollout.num_engines=1"])
-    seating = take_seats(plan_placement(config), parse_cluster("2x6xH100-80GB"))
+    seating = take_seats(placement_of(config), parse_cluster("2x6xH100-80GB"))
     [engine] = [seat for seat in seating.seats if seat.actor.role == "rollout"]
     assert (engine.node, len(engine.gpus)) == (1, 4), "after four ranks node 0 has two GPUs left"
 
@@ -95,7 +99,7 @@ def test_the_plan_and_the_run_refuse_alike(cluster):
     """What `check_fits` refuses at the start of a run is a problem of the plan, in the same words."""
     shape = parse_cluster(cluster)
     try:
-        check_fits(plan_placement(load_settings(TrainConfig, MATH)), *ray_resources(shape))
+        check_fits(placement_of(load_settings(TrainConfig, MATH)), *ray_resources(shape))
     except PlacementError as error:
         assert str(error) in plan(MATH, cluster=cluster).problems
     else:
@@ -237,7 +241,7 @@ def test_evaluations_are_placed_as_they_run():
     path = CONFIGS / "evaluate_ten_benchmarks.yaml"
     config = load_settings(EvaluateConfig, path)
     seats = make_plan(PlanRequest(path, read_yaml(path), cluster=parse_cluster(EIGHT))).figures["seats"]
-    assert [seat["actor"] for seat in seats] == [actor.name for actor in plan_engines(config).actors]
+    assert [seat["actor"] for seat in seats] == [actor.name for actor in plan_engines(config.engine).actors]
     assert sum(count_items(config).values()) == 16_427
     assert set(count_items(load_settings(EvaluateConfig, path, ["num_items=100"])).values()) == {100}
     with pytest.raises(ConfigError, match="did you mean"):

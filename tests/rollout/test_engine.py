@@ -19,10 +19,11 @@ from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.images import open_image
 from tinyr1v_ray.errors import RolloutError, WeightSyncError
 from tinyr1v_ray.jobs.train.inputs import RunInputs, load_inputs
-from tinyr1v_ray.rollout.engine import VllmEngine
 from tinyr1v_ray.rollout.sampling import Sampling
+from tinyr1v_ray.rollout.vllm.engine import VllmEngine
 from tinyr1v_ray.types import Finish, Prompt, RolloutGroup
-from tinyr1v_ray.weights.agreement import check_agreement
+from tinyr1v_ray.weight_sync.agreement import check_agreement
+from tinyr1v_ray.weight_sync.cpu_file.transport import FileSource, FileUpdate
 
 TOLERANCE = 1e-4  # nat, float32 on both sides
 
@@ -58,8 +59,9 @@ def prompts(inputs: RunInputs) -> list[Prompt]:
 
 @pytest.fixture(scope="module")
 def engine(config: TrainConfig, inputs: RunInputs) -> Iterator[VllmEngine]:
-    engine = VllmEngine(config, inputs.model_folder, inputs.max_images, inputs.stop_ids)
-    engine.init_weight_transfer({}).result()
+    settings = config.rollout.engine_settings(config.model, config.run.seed, config.weights)
+    engine = VllmEngine(settings, inputs.model_folder, inputs.max_images, inputs.stop_ids)
+    engine.connect(FileSource()).result()
     yield engine
     engine.close()
 
@@ -80,13 +82,13 @@ def perturbed(folder: Path, seed: int, only: str = "") -> dict[str, torch.Tensor
 def load(engine: VllmEngine, tensors: dict[str, torch.Tensor], version: int, folder: Path) -> None:
     path = folder / f"{version}.safetensors"
     save_file(tensors, path)
-    engine.load_weights(version, {"path": str(path)}).result(timeout=60)
+    engine.load_weights(version, FileUpdate(str(path))).result(timeout=60)
 
 
 @pytest.fixture(autouse=True)
 def base_weights(engine: VllmEngine, inputs: RunInputs) -> None:
     """Every test starts from the base as version 0."""
-    engine.load_weights(0, {"path": str(inputs.model_folder / "model.safetensors")}).result(timeout=60)
+    engine.load_weights(0, FileUpdate(str(inputs.model_folder / "model.safetensors"))).result(timeout=60)
 
 
 class PlainModel:
@@ -136,7 +138,7 @@ def sampling(**changes: Any) -> Sampling:
 
 
 def sample(engine: VllmEngine, prompts: list[Prompt], drawn: Sampling) -> list[RolloutGroup]:
-    return [future.result(timeout=120) for future in engine.submit(prompts, drawn)]
+    return engine.generate(prompts, drawn).result(timeout=120)
 
 
 def tokens(groups: list[RolloutGroup]) -> list[list[int]]:
@@ -205,21 +207,22 @@ def test_an_update_in_mid_generation_marks_the_tokens_of_both_versions(
     """Paused by not stepping, resumed under the new weights: later tokens have the new weights' log-probs."""
     tensors = perturbed(inputs.model_folder, seed=2)
     save_file(tensors, tmp_path / "new.safetensors")
-    futures = engine.submit(prompts, sampling(num_completions=16))
+    generating = engine.generate(prompts, sampling(num_completions=16))
     loaded: Future[Future[None]] = Future()
 
     def load_now(_: object) -> None:
-        loaded.set_result(engine.load_weights(5, {"path": str(tmp_path / "new.safetensors")}))
+        loaded.set_result(engine.load_weights(5, FileUpdate(str(tmp_path / "new.safetensors"))))
 
     # Scored after every group has begun; the engine's own thread then asks for the weights, before its next step.
     engine.score(*inputs.canary).add_done_callback(load_now)
     loaded.result(timeout=60).result(timeout=60)
-    completions = [completion for future in futures for completion in future.result(timeout=120).completions]
+    groups = generating.result(timeout=120)
+    completions = [completion for group in groups for completion in group.completions]
     assert {(completion.first_version, completion.last_version) for completion in completions} == {(0, 5)}
     plain.set_weights(tensors)
-    for prompt, future in zip(prompts[:2], futures[:2], strict=True):
-        completion = future.result().completions[0]
-        last = plain.logprobs(prompt, completion.token_ids_T)[-1]
+    for group in groups[:2]:
+        completion = group.completions[0]
+        last = plain.logprobs(group.prompt, completion.token_ids_T)[-1]
         assert abs(completion.logprobs_T[-1] - last) < TOLERANCE
 
 
@@ -245,16 +248,14 @@ def test_the_canary_catches_weights_that_did_not_arrive(
 def test_image_token_counts_must_agree(engine: VllmEngine, prompts: list[Prompt]) -> None:
     image = prompts[0].images[0]
     wrong = replace(prompts[0], images=(replace(image, num_tokens=image.num_tokens + 1),))
-    [future] = engine.submit([wrong], sampling())
     with pytest.raises(RolloutError, match="image token counts must agree"):
-        future.result(timeout=60)
+        engine.generate([prompts[1], wrong], sampling()).result(timeout=60)
 
 
 def test_a_refused_request_does_not_take_the_engine_down(engine: VllmEngine, prompts: list[Prompt]) -> None:
     too_long = replace(prompts[0], token_ids=(5,) * 500, images=())
-    [future] = engine.submit([too_long], sampling())
     with pytest.raises(RolloutError, match="engine refused a request"):
-        future.result(timeout=60)
+        engine.generate([too_long], sampling()).result(timeout=60)
     assert sample(engine, prompts[:1], sampling())
 
 

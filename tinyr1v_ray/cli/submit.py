@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from tinyr1v_ray.cluster.placement import Placement
     from tinyr1v_ray.cluster.working_tree import WorkingTree
-    from tinyr1v_ray.config.base import Settings
     from tinyr1v_ray.config.kinds import AnyConfig
 
 COMMANDS: tuple[ModuleType, ...] = (recipe, train, merge, evaluate)
@@ -156,18 +155,20 @@ def _parser() -> OneLineParser:
 
 def _placements(settings: AnyConfig) -> list[Placement]:
     """Of a training, an evaluation, or each stage of a recipe; none where the cluster grows by itself."""
-    from tinyr1v_ray.cluster.placement import placement_of
+    from tinyr1v_ray.cluster.placement import plan_engines, plan_placement
+    from tinyr1v_ray.config.evaluate import EvaluateConfig
     from tinyr1v_ray.config.merge import MergeConfig
-    from tinyr1v_ray.config.pipeline import PipelineConfig
+    from tinyr1v_ray.config.train import TrainConfig
+    from tinyr1v_ray.jobs.recipe.graph import build_graph
 
-    if isinstance(settings, MergeConfig):  # fits itself to the cluster
+    if isinstance(settings, MergeConfig) or settings.cluster.autoscaling:  # a merge fits itself to the cluster
         return []
-    parts: list[Settings] = [settings]
-    if isinstance(settings, PipelineConfig):
-        from tinyr1v_ray.jobs.recipe.graph import build_graph
-
-        parts = [stage.settings for stage in build_graph(settings, read_inputs=False).stages]
-    return [] if settings.cluster.autoscaling else [each for each in map(placement_of, parts) if each]
+    if isinstance(settings, TrainConfig):
+        return [plan_placement(settings.rollout, settings.reward, settings.learner)]
+    if isinstance(settings, EvaluateConfig):
+        return [plan_engines(settings.engine)]
+    stages = build_graph(settings, read_inputs=False).stages
+    return [stage.placement for stage in stages if stage.placement is not None]
 
 
 def _check_packed(config: Path, tree: WorkingTree) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import ray
 
 from tinyr1v_ray.cluster.placement import Placement, check_fits
+from tinyr1v_ray.cluster.seating import Node
 from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.errors import DeadlineError, PlacementError
 
@@ -102,6 +103,12 @@ def check_room(placement: Placement, settings: ClusterSettings) -> None:
 def node_resources() -> list[dict[str, float]]:
     """Ray's resources of each node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def nodes() -> list[Node]:
+    """What the cluster's nodes have, whoever holds it now; one that grows has more later."""
+    resources = node_resources()
+    return [Node(each.get("CPU", 0.0), [1.0] * int(each.get("GPU", 0.0))) for each in resources]
 
 
 def resources() -> tuple[dict[str, float], dict[str, float]]:

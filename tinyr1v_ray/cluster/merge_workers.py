@@ -10,14 +10,16 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from tinyr1v_ray.cluster.handle import Handle, spawn
+from tinyr1v_ray.cluster.placement import ActorSpec
 from tinyr1v_ray.config.merge import JobConfig
-from tinyr1v_ray.config.own_function import search_path
 from tinyr1v_ray.errors import DeadlineError, PlacementError, TinyR1VError
 from tinyr1v_ray.merging.local_run import execute_bundle
 from tinyr1v_ray.merging.plan import MergePlan
@@ -30,16 +32,17 @@ _POLL_S = 1.0
 
 
 class MergeWorker:
-    """One process with the plan's thread count."""
+    """One process with the plan's thread count; the plan is stored once for all of them."""
 
-    def __init__(self, plan: MergePlan, folder: str) -> None:
-        self._plan, self._folder = plan, Path(folder)
+    def __init__(self, plan: ray.ObjectRef, folder: Path) -> None:
+        self._plan, self._folder = ray.get(plan), folder
 
     def node(self) -> str:
         """Where it runs: memory is budgeted per node. Answering also says that it has started."""
         return ray.get_runtime_context().get_node_id()
 
     def run(self, bundle: Bundle) -> BundleResult:
+        """Carry out its tasks."""
         return execute_bundle(self._plan, bundle, self._folder)
 
 
@@ -48,7 +51,7 @@ class _Slot:
     """A worker's place: the actor in it may be replaced."""
 
     number: int
-    actor: Any
+    worker: Handle[MergeWorker] | None = None
     node: str | None = None
     bundle: Bundle | None = None
     since_s: float = 0.0
@@ -61,19 +64,8 @@ class WorkerPool:
     def __init__(self, plan: MergePlan, folder: Path, job: JobConfig, num_workers: int) -> None:
         self._plan = plan
         self._job = job
-        self._plan_ref = ray.put(plan)
-        self._folder = str(folder)
-        threads = str(plan.threads_per_task)
-        environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        if plan.functions:  # a worker finds the user's own method where this process does
-            environment["PYTHONPATH"] = search_path()
-        self._remote = ray.remote(MergeWorker).options(
-            num_cpus=plan.threads_per_task,
-            num_gpus=1 if plan.device == "cuda" else 0,
-            max_restarts=0,
-            runtime_env={"env_vars": environment},
-        )
-        self._slots = [_Slot(number, None) for number in range(num_workers)]
+        self._build = partial(MergeWorker, ray.put(plan), folder)
+        self._slots = [_Slot(number) for number in range(num_workers)]
         self._refs: dict[Any, _Slot] = {}
         self._attempts: dict[Bundle, int] = {}
 
@@ -92,26 +84,28 @@ class WorkerPool:
     def stop(self) -> None:
         """End the actors; safe to call at any time."""
         for slot in self._slots:
-            if slot.actor is not None:
-                ray.kill(slot.actor)
-                slot.actor = None
+            if slot.worker is not None:
+                slot.worker.kill()
+                slot.worker = None
         self._refs.clear()
 
     def _start(self, slot: _Slot) -> None:
-        slot.actor = self._remote.remote(self._plan_ref, self._folder)
+        threads, num_gpus = self._plan.threads_per_task, 1 if self._plan.device == "cuda" else 0
+        spec = ActorSpec("merge", slot.number, threads, num_gpus, threads)
+        slot.worker = spawn(spec, self._build)
         slot.node, slot.bundle, slot.since_s = None, None, time.monotonic()
-        self._refs[slot.actor.node.remote()] = slot
+        self._refs[slot.worker.submit(MergeWorker.node)] = slot
 
     def _hand_out(self, queue: Queue) -> None:
         for slot in self._slots:
-            if slot.node is None or slot.bundle is not None:
+            if slot.worker is None or slot.node is None or slot.bundle is not None:
                 continue
             bundle = queue.take(slot.node)
             if bundle is None:
                 continue
             slot.bundle, slot.since_s = bundle, time.monotonic()
             self._attempts[bundle] = self._attempts.get(bundle, 0) + 1
-            self._refs[slot.actor.run.remote(bundle)] = slot
+            self._refs[slot.worker.submit(MergeWorker.run, bundle)] = slot
 
     def _collect(self, ref: Any, queue: Queue, on_done: Callable[[BundleResult], None]) -> None:
         slot = self._refs.pop(ref)

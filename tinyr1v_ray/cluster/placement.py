@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tinyr1v_ray.config.base import Settings
-from tinyr1v_ray.config.evaluate import EvaluateConfig
-from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.config.engine import EvaluationEngines
+from tinyr1v_ray.config.learner import LearnerSettings
+from tinyr1v_ray.config.reward import RewardSettings
+from tinyr1v_ray.config.rollout import RolloutSettings
 from tinyr1v_ray.errors import PlacementError
 
 
@@ -45,9 +46,8 @@ class Placement:
         return self.learner + self.rollout + self.scorer
 
 
-def plan_placement(config: TrainConfig) -> Placement:
-    """The actors that a configuration asks for."""
-    rollout, reward, learner = config.rollout, config.reward, config.learner
+def plan_placement(rollout: RolloutSettings, reward: RewardSettings, learner: LearnerSettings) -> Placement:
+    """The actors of a training."""
     return Placement(
         rollout=_specs(
             "rollout",
@@ -63,18 +63,10 @@ def plan_placement(config: TrainConfig) -> Placement:
     )
 
 
-def plan_engines(config: EvaluateConfig) -> Placement:
+def plan_engines(engine: EvaluationEngines) -> Placement:
     """The engines of an evaluation; there are no other actors."""
-    engine = config.engine
     specs = _specs("rollout", engine.num_engines, engine.num_cpus, engine.num_gpus, engine.num_threads)
     return Placement(specs, (), ())
-
-
-def placement_of(settings: Settings) -> Placement | None:
-    """The actors of a training or an evaluation; None for a merge, which fits itself to the cluster."""
-    if isinstance(settings, TrainConfig):
-        return plan_placement(settings)
-    return plan_engines(settings) if isinstance(settings, EvaluateConfig) else None
 
 
 def _specs(role: str, count: int, num_cpus: float, num_gpus: float, num_threads: int) -> tuple[ActorSpec, ...]:
@@ -101,16 +93,6 @@ def check_fits(placement: Placement, total: Mapping[str, float], largest_node: M
                 f"actor {largest.name} asks for {of(largest):g} {resource}s, the largest node has "
                 f"{largest_node.get(resource, 0.0):g}; an actor sits on one node; ask for fewer per actor"
             )
-
-
-def check_weights_folder(config: TrainConfig, num_nodes: int) -> None:
-    """Raise PlacementError when new weights would pass through the memory of one node of several."""
-    weights = config.weights
-    if num_nodes > 1 and weights.backend == "cpu_file" and weights.folder.startswith("/dev/shm"):
-        raise PlacementError(
-            f"weights.folder {weights.folder} is the memory of one node, the cluster has {num_nodes}; engines on other "
-            "nodes could not read it; set weights.folder to a folder that all nodes share"
-        )
 
 
 def shortage(placement: Placement, free: Mapping[str, float]) -> str:

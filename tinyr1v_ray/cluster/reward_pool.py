@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Sequence
+from functools import partial
 
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
-from tinyr1v_ray.cluster import spawn
-from tinyr1v_ray.cluster.calls import finish
+from tinyr1v_ray.cluster.handle import Handle, spawn
 from tinyr1v_ray.cluster.placement import ActorSpec
-from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.cluster.reservation import Reservation
+from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.errors import DeadlineError
+from tinyr1v_ray.rewards.isolation import ScoringProcess
 from tinyr1v_ray.types import RolloutGroup, Score, ScoredGroup
 
 _START_S = 60.0
@@ -27,9 +29,11 @@ class RewardPool:
     group that takes three scorers down with it comes back unscored.
     """
 
-    def __init__(self, specs: tuple[ActorSpec, ...], config: TrainConfig) -> None:
-        self._specs, self._config = specs, config
-        self._actors: list[ActorHandle] = [spawn.spawn_scorer(spec, config) for spec in specs]
+    def __init__(
+        self, specs: Sequence[ActorSpec], settings: RewardSettings, reservation: Reservation | None = None
+    ) -> None:
+        self._specs, self._settings, self._reservation = tuple(specs), settings, reservation
+        self._scorers = [self._start(spec) for spec in specs]
         self._turn = itertools.cycle(range(len(specs)))
         self._num_waiting = [0] * len(specs)
 
@@ -38,33 +42,33 @@ class RewardPool:
         failure = ""
         for _ in range(_NUM_TRIES):
             index = next(self._turn)
-            actor = self._actors[index]
+            scorer = self._scorers[index]
             self._num_waiting[index] += 1
             num_items = len(group.completions) * self._num_waiting[index]
-            timeout_s = _START_S + num_items * 2 * self._config.reward.item_timeout_s
+            timeout_s = _START_S + num_items * 2 * self._settings.item_timeout_s
             try:
-                return await finish(actor.score.remote(group), self._specs[index].name, "score", timeout_s)
+                return await scorer.call(ScoringProcess.score_group, timeout_s, group)
             except (RayActorError, DeadlineError) as error:
                 failure = f"scorer died: {' '.join(str(error).split())[:200]}"
-                self._replace(index, actor, failure)
+                self._replace(index, scorer, failure)
             finally:
                 self._num_waiting[index] -= 1
         return ScoredGroup(group, tuple(Score(0.0, failure=failure) for _ in group.completions))
 
     async def peak_memory_mib(self) -> dict[str, float]:
         """Largest resident memory by scorer."""
-        return {
-            spec.name: await finish(actor.peak_memory_mib.remote(), spec.name, "peak_memory_mib", _START_S)
-            for spec, actor in zip(self._specs, self._actors, strict=True)
-        }
+        return {scorer.name: await scorer.peak_memory_mib(_START_S) for scorer in self._scorers}
 
     def kill(self) -> None:
         """End all scorers."""
-        for actor in self._actors:
-            spawn.kill(actor)
+        for scorer in self._scorers:
+            scorer.kill()
 
-    def _replace(self, index: int, actor: ActorHandle, reason: str) -> None:
-        if actor is self._actors[index]:
-            logger.warning("%s is replaced: %s", self._specs[index].name, reason)
-            spawn.kill(actor)
-            self._actors[index] = spawn.spawn_scorer(self._specs[index], self._config)
+    def _replace(self, index: int, scorer: Handle[ScoringProcess], reason: str) -> None:
+        if scorer is self._scorers[index]:
+            logger.warning("%s is replaced: %s", scorer.name, reason)
+            scorer.kill()
+            self._scorers[index] = self._start(self._specs[index])
+
+    def _start(self, spec: ActorSpec) -> Handle[ScoringProcess]:
+        return spawn(spec, partial(ScoringProcess, self._settings), self._reservation)

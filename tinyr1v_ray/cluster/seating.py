@@ -84,6 +84,41 @@ def first_fit(actors: Iterable[ActorSpec], nodes: Sequence[Node]) -> Seating:
     return Seating(tuple(seats), tuple(unseated))
 
 
+@dataclass(frozen=True)
+class NodeShare:
+    """Actors that must lie on one node, and what they need together."""
+
+    total: ActorSpec
+    actors: tuple[ActorSpec, ...]
+
+
+def node_shares(placement: Placement, nodes: Sequence[Node]) -> list[NodeShare]:
+    """Of learner ranks, those that fill a node together, on as few nodes as possible; every other actor by itself.
+
+    `nodes` are what a cluster has; of ranks for which it has no room, each is by itself too.
+
+    >>> ranks = tuple(ActorSpec("learner", index, 2.0, 1.0, 2) for index in range(3))
+    >>> nodes = [Node(8.0, [1.0, 1.0]), Node(8.0, [1.0, 1.0])]
+    >>> [len(share.actors) for share in node_shares(Placement((), (), ranks), nodes)]
+    [2, 1]
+    """
+    largest_first = sorted(nodes, key=lambda node: (len(node.gpus), node.cpus), reverse=True)
+    seating = first_fit(placement.learner, [Node(node.cpus, list(node.gpus)) for node in largest_first])
+    together = [_node_share(seats) for seats in seating.by_node(len(nodes)) if seats]
+    alone = (*seating.unseated, *placement.rollout, *placement.scorer)
+    return together + [NodeShare(actor, (actor,)) for actor in alone]
+
+
+def _node_share(seats: Sequence[Seat]) -> NodeShare:
+    """Of several GPUs that are shared in parts, all are counted whole: so Ray counts above one."""
+    actors = tuple(seat.actor for seat in seats)
+    num_cpus, num_gpus = sum(actor.num_cpus for actor in actors), sum(actor.num_gpus for actor in actors)
+    num_touched = len({gpu for seat in seats for gpu in seat.gpus})
+    first = actors[0]
+    total = ActorSpec(first.role, first.index, num_cpus, num_touched if num_gpus > 1 else num_gpus, first.num_threads)
+    return NodeShare(total, actors)
+
+
 def ray_resources(cluster: ClusterShape) -> tuple[Mapping[str, float], Mapping[str, float]]:
     """What `placement.check_fits` takes: resources of the whole cluster, and of its largest node."""
     node = {"CPU": float(cluster.num_cpus), "GPU": float(cluster.num_gpus)}

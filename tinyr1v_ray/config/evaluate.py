@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 from tinyr1v_ray.config.base import Settings
 from tinyr1v_ray.config.benchmark import JudgeSettings, UserBenchmarkSettings
 from tinyr1v_ray.config.cluster import ClusterSettings
-from tinyr1v_ray.config.engine import EngineSettings
+from tinyr1v_ray.config.engine import EvaluationEngines
 from tinyr1v_ray.config.folders import Folder
 from tinyr1v_ray.config.model import ModelSettings
 from tinyr1v_ray.config.sampling import SamplingSettings
@@ -36,7 +36,7 @@ class EvaluateConfig(Settings):
     user: dict[str, UserBenchmarkSettings] = Field(default_factory=dict)
     """Your own benchmarks, by name."""
     sampling: SamplingSettings = SamplingSettings()
-    engine: EngineSettings = EngineSettings()
+    engine: EvaluationEngines = EvaluationEngines()
     judge: JudgeSettings = JudgeSettings()
     cluster: ClusterSettings = ClusterSettings()
     progress: bool = True

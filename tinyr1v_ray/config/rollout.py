@@ -7,6 +7,9 @@ from typing import Annotated, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from tinyr1v_ray.config.base import ActorCount, Settings, Share
+from tinyr1v_ray.config.engine import EngineSettings
+from tinyr1v_ray.config.model import ModelSettings
+from tinyr1v_ray.config.weights import WeightSettings
 
 
 class RolloutSettings(Settings):
@@ -53,3 +56,18 @@ class RolloutSettings(Settings):
         if self.num_gpus_per_engine > 1 and not float(self.num_gpus_per_engine).is_integer():
             raise ValueError(f"num_gpus_per_engine is {self.num_gpus_per_engine}; above 1 it must be whole; round it")
         return self
+
+    def engine_settings(self, model: ModelSettings, seed: int, weights: WeightSettings) -> EngineSettings:
+        """What each engine must know."""
+        return EngineSettings(
+            model=model,
+            seed=seed,
+            num_gpus=self.num_gpus_per_engine,
+            max_num_sequences=self.max_num_sequences,
+            kv_cache_gib=self.kv_cache_gib,
+            gpu_memory_share=self.gpu_memory_share,
+            start_timeout_s=self.start_timeout_s,
+            answer_timeout_s=self.group_timeout_s,
+            max_restarts=self.max_restarts,
+            weights=weights,
+        )

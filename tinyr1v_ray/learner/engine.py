@@ -16,14 +16,14 @@ from deepspeed.runtime import compiler
 from torch import nn
 
 from tinyr1v_ray.config.learner import LearnerSettings
-from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import LearnerError
+from tinyr1v_ray.learner.rank import Membership
 
 MAX_BUCKET_ELEMENTS = 200_000_000
 """Largest communication bucket; DeepSpeed reserves it in full, so small models get one of their own size."""
 
 
-def join_ranks(settings: LearnerSettings, rank: int, world_size: int, master_address: str, master_port: int) -> None:
+def join_ranks(settings: LearnerSettings, membership: Membership) -> None:
     """Start this process's accelerator and its process group: gloo on the CPU, NCCL on GPUs.
 
     DeepSpeed's shared-memory extension for CPU collectives is switched off: it needs a compiler on the machine
@@ -36,15 +36,16 @@ def join_ranks(settings: LearnerSettings, rank: int, world_size: int, master_add
     found = get_accelerator().device_name()
     if wanted != found:
         raise LearnerError(
-            f"learner rank {rank} runs on {found} and learner.num_gpus_per_rank is {settings.num_gpus_per_rank:g}; a "
-            f"rank uses what it reserves; change the reservation or set DS_ACCELERATOR={wanted} for the process"
+            f"learner rank {membership.rank} runs on {found} and learner.num_gpus_per_rank is "
+            f"{settings.num_gpus_per_rank:g}; a rank uses what it reserves; change the reservation or set "
+            f"DS_ACCELERATOR={wanted} for the process"
         )
     if wanted == "cpu":
         torch.set_num_threads(settings.num_threads or max(1, int(settings.num_cpus_per_rank)))
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    environment = {"RANK": rank, "LOCAL_RANK": 0, "WORLD_SIZE": world_size}
+    environment = {"RANK": membership.rank, "LOCAL_RANK": 0, "WORLD_SIZE": membership.num_ranks}
     os.environ.update({name: str(value) for name, value in environment.items()})
-    os.environ.update({"MASTER_ADDR": master_address, "MASTER_PORT": str(master_port)})
+    os.environ.update({"MASTER_ADDR": membership.master_address, "MASTER_PORT": str(membership.master_port)})
     deepspeed.init_distributed(
         dist_backend="nccl" if wanted == "cuda" else "gloo",
         auto_mpi_discovery=False,
@@ -53,14 +54,13 @@ def join_ranks(settings: LearnerSettings, rank: int, world_size: int, master_add
     )
 
 
-def deepspeed_settings(config: TrainConfig, num_parameters: int, world_size: int) -> dict[str, Any]:
+def deepspeed_settings(learner: LearnerSettings, dtype: str, num_parameters: int, world_size: int) -> dict[str, Any]:
     """DeepSpeed's own configuration. The caller sets accumulation boundaries and the learning rate.
 
     In bfloat16, gradients are accumulated in float32. DeepSpeed does that with float32 masters from ZeRO stage 1 on,
     so stage 0 runs as 1: weights and gradients stay whole on every rank, only the moments are divided.
     """
-    learner = config.learner
-    is_low_precision = config.model.dtype == "bfloat16"
+    is_low_precision = dtype == "bfloat16"
     bucket = min(max(num_parameters, 1_000_000), MAX_BUCKET_ELEMENTS)
     settings: dict[str, Any] = {
         "train_batch_size": world_size,
@@ -103,7 +103,7 @@ def _load_muon_uncompiled() -> None:
         compiler.compile = original
 
 
-def build_engine(policy: nn.Module, config: TrainConfig, world_size: int) -> Any:
+def build_engine(policy: nn.Module, learner: LearnerSettings, dtype: str, world_size: int) -> Any:
     """A DeepSpeed engine with AdamW over the parameters that require gradients.
 
     All of them get the same weight decay, as the paper's framework does [R]. torch's fused AdamW is used on
@@ -111,7 +111,6 @@ def build_engine(policy: nn.Module, config: TrainConfig, world_size: int) -> Any
     """
     _load_muon_uncompiled()
     trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    learner = config.learner
     optimizer = torch.optim.AdamW(
         trained, lr=learner.learning_rate, betas=learner.adam_betas, weight_decay=learner.weight_decay, fused=True
     )
@@ -120,7 +119,7 @@ def build_engine(policy: nn.Module, config: TrainConfig, world_size: int) -> Any
         model=policy,
         optimizer=optimizer,
         model_parameters=trained,
-        config=deepspeed_settings(config, num_parameters, world_size),
+        config=deepspeed_settings(learner, dtype, num_parameters, world_size),
         dist_init_required=False,
     )
     return engine

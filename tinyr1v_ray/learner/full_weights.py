@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 from deepspeed.runtime.zero import GatheredParameters
 from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 from torch import Tensor, nn
 
-from tinyr1v_ray.learner.weight_files import published_parameters
+from tinyr1v_ray.learner.weight_files import published_parameters, write_safetensors
 from tinyr1v_ray.models.family import ModelFamily
 
 
@@ -21,12 +22,16 @@ class FullWeights:
     trained ones until `restore_masters`.
     """
 
-    def __init__(self, model: nn.Module, family: ModelFamily, zero_stage: int, dtype: torch.dtype) -> None:
-        self._model, self._family = model, family
+    def __init__(
+        self, model: nn.Module, family: ModelFamily, zero_stage: int, dtype: torch.dtype, is_first: bool
+    ) -> None:
+        self._model, self._family, self.is_first = model, family, is_first
         self._is_partitioned = zero_stage == 3
         self._has_masters = dtype != torch.float32
         parameters = dict(published_parameters(model, family))
-        self.shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+        self.shapes: dict[str, tuple[int, ...]] = {
+            name: tuple(parameter.shape) for name, parameter in parameters.items()
+        }
         self.trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
         self._exact = {name: parameter.detach().clone() for name, parameter in parameters.items() if self._has_masters}
 
@@ -51,3 +56,11 @@ class FullWeights:
                     yield name, parameter.detach()
             else:
                 yield name, parameter.detach()
+
+    def write(self, path: Path, metadata: Mapping[str, str]) -> None:
+        """The first rank writes them as one safetensors file, whole at once; all ranks take part."""
+        if self.is_first:
+            write_safetensors(path, self.shapes, self, metadata)
+            return
+        for _ in self:
+            pass

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tinyr1v_ray.algorithms.policy_loss import policy_loss
-from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.config.learner import LearnerSettings
+from tinyr1v_ray.config.model import ModelSettings
 from tinyr1v_ray.data.processor import load_processor
 from tinyr1v_ray.errors import LearnerError
 from tinyr1v_ray.learner.engine import build_engine, join_ranks
@@ -23,12 +24,14 @@ from tinyr1v_ray.learner.micro_steps import MicroStep, MicroStepBuilder
 from tinyr1v_ray.learner.pixels import PixelCache
 from tinyr1v_ray.learner.policy import PolicyModel
 from tinyr1v_ray.learner.prompt_tokens import Layout
+from tinyr1v_ray.learner.rank import Membership, Objective, PublishedWeights
 from tinyr1v_ray.learner.schedule import learning_rate
 from tinyr1v_ray.learner.state import StateFacts, load_state, save_state
 from tinyr1v_ray.learner.step_metrics import StepSums
-from tinyr1v_ray.learner.weight_files import write_safetensors
 from tinyr1v_ray.models.loading import load_model
 from tinyr1v_ray.types import Completion, Finish, LearnerUpdate, Minibatch, Prompt, TrainBatch, TrainGroup, TrainRow
+
+T = TypeVar("T")
 
 
 class DeepSpeedLearner:
@@ -40,19 +43,18 @@ class DeepSpeedLearner:
 
     def __init__(
         self,
-        config: TrainConfig,
+        settings: LearnerSettings,
+        model_settings: ModelSettings,
+        objective: Objective,
         model_folder: Path,
-        rank: int,
-        world_size: int,
-        master_address: str,
-        master_port: int,
+        membership: Membership,
     ) -> None:
-        self._config, self._model_folder = config, Path(model_folder)
-        self._rank, self._world_size = rank, world_size
-        join_ranks(config.learner, rank, world_size, master_address, master_port)
-        self._device = torch.device("cuda" if config.learner.num_gpus_per_rank > 0 else "cpu")
-        self._dtype = torch.bfloat16 if config.model.dtype == "bfloat16" else torch.float32
-        processor = load_processor(self._model_folder, config.model)
+        self._settings, self._objective, self._membership = settings, objective, membership
+        self._model_folder = Path(model_folder)
+        join_ranks(settings, membership)
+        self._device = torch.device("cuda" if settings.num_gpus_per_rank > 0 else "cpu")
+        self._dtype = torch.bfloat16 if model_settings.dtype == "bfloat16" else torch.float32
+        processor = load_processor(self._model_folder, model_settings)
         family = processor.family
         model = load_model(self._model_folder, family)
         layout = Layout(
@@ -60,18 +62,20 @@ class DeepSpeedLearner:
             pad_token_id=processor.pad_token_id,
             num_position_axes=family.num_position_axes,
             hidden_size=model.config.get_text_config().hidden_size,
-            max_length=config.model.max_length,
+            max_length=model_settings.max_length,
         )
-        self._builder = MicroStepBuilder(config, layout, PixelCache(processor), self._device)
-        policy = PolicyModel(model, family, config.rollout.temperature, config.learner.logprob_chunk_tokens)
-        self._reference = self._frozen_copy(policy) if config.algorithm.kl_coefficient > 0 else None
-        if not config.model.train_vision:
+        self._builder = MicroStepBuilder(
+            settings.micro_batch_tokens, objective, layout, PixelCache(processor), self._device
+        )
+        policy = PolicyModel(model, family, objective.temperature, settings.logprob_chunk_tokens)
+        self._reference = self._frozen_copy(policy) if objective.algorithm.kl_coefficient > 0 else None
+        if not model_settings.train_vision:
             for module in family.vision_modules(model):
                 module.requires_grad_(False)
-        if config.learner.gradient_checkpointing:
+        if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": True})
-        self._weights = FullWeights(model, family, config.learner.zero_stage, self._dtype)
-        self._engine = build_engine(policy.train(), config, world_size)
+        self._weights = FullWeights(model, family, settings.zero_stage, self._dtype, membership.is_first)
+        self._engine = build_engine(policy.train(), settings, model_settings.dtype, membership.num_ranks)
         self._weights.restore_masters()
         self._num_optimizer_steps = 0
 
@@ -86,7 +90,7 @@ class DeepSpeedLearner:
         the learning-rate schedule goes on. All ranks see the same batch and so decide alike.
         Raises LearnerError when a loss or gradient is not finite, or image tokens do not match.
         """
-        builder, ranks = self._builder, (self._rank, self._world_size)
+        builder, ranks = self._builder, (self._membership.rank, self._membership.num_ranks)
         prepared = [builder.build(minibatch, *ranks) for minibatch in batch.minibatches]
         first = next((index for index, steps in enumerate(prepared) if steps), len(prepared))
         for index in range(first + 1, len(prepared)):  # until the first step, pi_prox is the policy itself
@@ -110,8 +114,8 @@ class DeepSpeedLearner:
             return step.with_proximal(self._engine.module(self._builder.inputs(step)))
 
     def _set_learning_rate(self) -> float:
-        settings, num_steps = self._config.learner, self._config.run.num_steps
-        rate = learning_rate(self._num_optimizer_steps, num_steps * settings.num_minibatches, settings)
+        num_steps = self._objective.num_updates * self._settings.num_minibatches
+        rate = learning_rate(self._num_optimizer_steps, num_steps, self._settings)
         for group in self._engine.optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -127,30 +131,16 @@ class DeepSpeedLearner:
             if self._reference is not None:
                 with torch.no_grad():
                     tokens = replace(tokens, reference_logprobs_T=self._reference(inputs))
-            loss, parts = policy_loss(self._engine(inputs), tokens, self._config.algorithm)
-            self._engine.backward(loss * self._world_size)
+            loss, parts = policy_loss(self._engine(inputs), tokens, self._objective.algorithm)
+            self._engine.backward(loss * self._membership.num_ranks)
             sums.add_micro_step(loss, parts)
-        grad_norm = self._unsharded_grad_norm() if self._config.learner.zero_stage == 0 else None
+        grad_norm = self._unsharded_grad_norm() if self._settings.zero_stage == 0 else None
         self._engine.step()
         return float(self._engine.get_global_grad_norm()) if grad_norm is None else grad_norm
 
-    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Whole float32 tensors under their published names; each is valid until the next one is asked for.
-
-        All ranks must iterate to the end.
-        """
-        return iter(self._weights)
-
-    def write_weights(self, path: Path, version: int) -> None:
-        """Rank 0 writes the weights as safetensors, whole at once, with the version in the metadata."""
-        self._write_weights(path, {"format": "pt", "version": str(version)})
-
-    def _write_weights(self, path: Path, metadata: dict[str, str]) -> None:
-        if self._rank == 0:
-            write_safetensors(path, self._weights.shapes, self._weights, metadata)
-            return
-        for _ in self._weights:
-            pass
+    def with_weights(self, action: Callable[[PublishedWeights], T]) -> T:
+        """What an action makes of the current weights; where it iterates over them, it must on all ranks."""
+        return action(self._weights)
 
     def token_logprobs(self, prompt: Prompt, token_ids_T: np.ndarray) -> np.ndarray:
         """Log-probs of these tokens under the current weights, float32 [T].
@@ -184,15 +174,16 @@ class DeepSpeedLearner:
         self._num_optimizer_steps = load_state(self._engine, Path(folder), self._state_facts()).num_optimizer_steps
 
     def _state_facts(self) -> StateFacts:
-        stage, dtype = self._config.learner.zero_stage, self._config.model.dtype
-        return StateFacts(self._world_size, stage, dtype, self._num_optimizer_steps)
+        dtype = str(self._dtype).removeprefix("torch.")
+        return StateFacts(self._membership.num_ranks, self._settings.zero_stage, dtype, self._num_optimizer_steps)
 
     def export(self, folder: Path) -> None:
         """Write a Hugging Face folder in float32, with the base's tokenizer, processor and template."""
-        if self._rank == 0:
-            write_export(Path(folder), self._model_folder, lambda path: self._write_weights(path, {"format": "pt"}))
+        metadata = {"format": "pt"}
+        if self._membership.is_first:
+            write_export(Path(folder), self._model_folder, lambda path: self._weights.write(path, metadata))
         else:
-            self._write_weights(Path(folder), {})
+            self._weights.write(Path(folder), metadata)
 
     def close(self) -> None:
         """Leave the process group; nothing can be called afterwards."""

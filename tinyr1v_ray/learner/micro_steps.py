@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from tinyr1v_ray.algorithms.policy_loss import SampledTokens, token_weights
-from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.batching import plan_micro_batches
 from tinyr1v_ray.learner.micro_batch import MicroBatch, build_micro_batch, idle_micro_batch
 from tinyr1v_ray.learner.pixels import PixelCache
 from tinyr1v_ray.learner.policy import PolicyInputs, make_inputs
 from tinyr1v_ray.learner.prompt_tokens import Layout
+from tinyr1v_ray.learner.rank import Objective
 from tinyr1v_ray.types import Minibatch, TrainGroup
 
 
@@ -34,8 +34,10 @@ class MicroStep:
 class MicroStepBuilder:
     """Divides minibatches among ranks and token budgets, and turns them into tensors."""
 
-    def __init__(self, config: TrainConfig, layout: Layout, pixels: PixelCache, device: torch.device) -> None:
-        self._config = config
+    def __init__(
+        self, micro_batch_tokens: int, objective: Objective, layout: Layout, pixels: PixelCache, device: torch.device
+    ) -> None:
+        self._micro_batch_tokens, self._objective = micro_batch_tokens, objective
         self._layout = layout
         self._pixels = pixels
         self._device = device
@@ -54,7 +56,7 @@ class MicroStepBuilder:
 
         Raises LearnerError when an image gives another number of tokens than its reference says.
         """
-        plan = plan_micro_batches(minibatch.groups, num_ranks, self._config.learner.micro_batch_tokens)
+        plan = plan_micro_batches(minibatch.groups, num_ranks, self._micro_batch_tokens)
         return [
             self._step([minibatch.groups[index] for index in indices], minibatch) if indices else self._idle()
             for indices in plan[rank]
@@ -68,8 +70,8 @@ class MicroStepBuilder:
             lengths_B,
             minibatch.num_loss_tokens,
             minibatch.num_loss_rows,
-            self._config.algorithm.loss_average,
-            self._config.rollout.max_tokens,
+            self._objective.algorithm.loss_average,
+            self._objective.max_tokens,
         )
         tokens = SampledTokens(
             rollout_logprobs_T=self._tensor(np.concatenate([row.completion.logprobs_T for row in rows])),

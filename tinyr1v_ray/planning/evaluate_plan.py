@@ -69,7 +69,7 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
     shape = find_shape(config.model.path, request.shape, config.model.family)
     items, lengths = count_items(config), _lengths(config, shape, request.expect)
     problems = _problems(config, shape, cluster, lengths, items)
-    placement, needs = plan_engines(config), _needs(config, lengths, items)
+    placement, needs = plan_engines(config.engine), _needs(config, lengths, items)
     memory = engine_memory(needs, shape, cluster.accelerator)
     engine, rows = config.engine, sum(items.values()) * config.sampling.num_samples
     known = stated_throughput(request)
@@ -159,7 +159,7 @@ def _needs(config: EvaluateConfig, lengths: Lengths, items: Mapping[str, int]) -
 def _problems(
     config: EvaluateConfig, shape: ModelShape, cluster: ClusterShape, lengths: Lengths, items: Mapping[str, int]
 ) -> tuple[str, ...]:
-    placement, needs = plan_engines(config), _needs(config, lengths, items)
+    placement, needs = plan_engines(config.engine), _needs(config, lengths, items)
     memories = {
         "driver": driver_memory(bool(config.engine.num_gpus)),
         "rollout": engine_memory(needs, shape, cluster.accelerator),

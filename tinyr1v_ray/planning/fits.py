@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from tinyr1v_ray.cluster.placement import Placement, check_fits, check_weights_folder
+from tinyr1v_ray.cluster.placement import Placement, check_fits
 from tinyr1v_ray.cluster.seating import Seat, Seating, ray_resources
 from tinyr1v_ray.cluster.shape import GIB, ClusterShape
 from tinyr1v_ray.config.train import TrainConfig
@@ -14,6 +14,7 @@ from tinyr1v_ray.errors import PlacementError
 from tinyr1v_ray.models.shape import ModelShape
 from tinyr1v_ray.planning.memory import ActorMemory, EngineNeeds, kv_sequences
 from tinyr1v_ray.planning.units import size
+from tinyr1v_ray.weight_sync.transports import TRANSPORTS
 
 MAX_NODES = 64
 """Nodes up to which a larger cluster is looked for."""
@@ -29,7 +30,8 @@ def placement_problems(placement: Placement, cluster: ClusterShape, config: Trai
     problems = []
     checks: list[Callable[[], None]] = [lambda: check_fits(placement, *ray_resources(cluster))]
     if config is not None:
-        checks.append(lambda: check_weights_folder(config, cluster.num_nodes))
+        weights = config.weights
+        checks.append(lambda: TRANSPORTS[weights.backend].check_reach(weights, cluster.num_nodes))
     for check in checks:
         try:
             check()

@@ -77,7 +77,10 @@ def design_training(
     config: TrainConfig, shape: ModelShape, cluster: ClusterShape, expect: Mapping[str, float]
 ) -> TrainDesign:
     """Placement, seats, memory and problems; pure."""
-    work, placement = build_workload(config, shape, expect), plan_placement(config)
+    work, placement = (
+        build_workload(config, shape, expect),
+        plan_placement(config.rollout, config.reward, config.learner),
+    )
     needs = engine_needs(config, work)
     on_gpu = config.rollout.num_gpus_per_engine > 0 or config.learner.num_gpus_per_rank > 0
     memories = {

@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tinyr1v_ray.cluster.calls import first_cause
-from tinyr1v_ray.cluster.connection import check_reachable, check_room, connected
+from tinyr1v_ray.cluster.connection import check_reachable, check_room, connected, nodes
 from tinyr1v_ray.cluster.placement import plan_engines
-from tinyr1v_ray.cluster.rollout_pool import RolloutPool
-from tinyr1v_ray.config.base import parse_settings
+from tinyr1v_ray.cluster.reservation import Reservation
+from tinyr1v_ray.cluster.rollout_pool import RolloutPool, start_engines
 from tinyr1v_ray.config.evaluate import EvaluateConfig
-from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import DataError
 from tinyr1v_ray.evaluation.benchmarks.figures import (
     BenchmarkFigures,
@@ -108,7 +107,7 @@ async def evaluate_model(
         pending, journals = _open_journals(stack, inputs, output, config.sampling.num_samples)
         if pending:
             connect()
-            check_room(plan_engines(config), config.cluster)
+            check_room(plan_engines(config.engine), config.cluster)
             await _answer(config, inputs, pending, journals, progress)
     return await asyncio.to_thread(_score, recorded_config(output), output, judge, progress)
 
@@ -140,37 +139,6 @@ def _judge(config: EvaluateConfig) -> JudgeClient | None:
     return JudgeClient(config.judge) if config.judge.url else None
 
 
-def _engine_config(config: EvaluateConfig) -> TrainConfig:
-    """The engines' part of an evaluation in the terms of a training run, which the rollout pool speaks.
-
-    How answers are drawn goes with each request, so the drawing settings of training play no part.
-    """
-    engine = config.engine
-    return parse_settings(
-        TrainConfig,
-        {
-            "run": {"name": "evaluate", "seed": config.sampling.seed, "num_prompts_per_step": 1, "num_steps": 1},
-            "model": config.model.model_dump(mode="json"),
-            "data": {"train": list(config.benchmarks)},  # never read; a training run must name some
-            "rollout": {
-                "num_engines": engine.num_engines,
-                "num_completions": 2,
-                "max_tokens": config.sampling.max_tokens,
-                "num_cpus_per_engine": engine.num_cpus,
-                "num_gpus_per_engine": engine.num_gpus,
-                "num_threads": engine.num_threads,
-                "max_num_sequences": engine.max_num_sequences,
-                "kv_cache_gib": engine.kv_cache_gib,
-                "gpu_memory_share": engine.gpu_memory_share,
-                "start_timeout_s": engine.start_timeout_s,
-                "group_timeout_s": engine.item_timeout_s,
-                "max_restarts": engine.max_restarts,
-            },
-            "weights": {"backend": "nccl" if engine.num_gpus else "cpu_file"},
-        },
-    )
-
-
 def _open_journals(
     stack: ExitStack, inputs: EvaluationInputs, output: Path, num_samples: int
 ) -> tuple[list[_Pending], dict[str, JsonLines]]:
@@ -193,8 +161,12 @@ async def _answer(
     progress: EvaluationProgress,
 ) -> None:
     """Draw and store the missing answers."""
-    engines = plan_engines(config).rollout
-    pool = RolloutPool(engines, _engine_config(config), inputs.model_folder, inputs.max_images, inputs.stop_ids)
+    placement = plan_engines(config.engine)
+    settings = config.engine.engine_settings(config.model, config.sampling.seed)
+    reservation = Reservation(placement, nodes())
+    pool = start_engines(
+        placement.rollout, settings, inputs.model_folder, inputs.max_images, inputs.stop_ids, reservation
+    )
     try:
         progress.line("starting vLLM (an engine's first answer takes longer)")
         start = time.monotonic()
@@ -207,6 +179,7 @@ async def _answer(
         raise first_cause(group) from group
     finally:
         pool.kill()
+        reservation.release()
 
 
 async def _warm_up(pool: RolloutPool, prompt: Prompt) -> None:

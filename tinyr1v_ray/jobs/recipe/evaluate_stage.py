@@ -60,7 +60,7 @@ class EvaluateStage(Stage[EvaluateConfig]):
     @property
     def placement(self) -> Placement:
         """Engines alone."""
-        return plan_engines(self.settings)
+        return plan_engines(self.settings.engine)
 
     def is_whole(self) -> bool:
         """Whether the scores are there."""

@@ -9,8 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyr1v_ray.cluster.connection import check_room, connected, node_resources
-from tinyr1v_ray.cluster.seating import Node
+from tinyr1v_ray.cluster.connection import check_room, connected, nodes
 from tinyr1v_ray.config.base import write_settings
 from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.config.pipeline import PipelineConfig
@@ -120,7 +119,7 @@ class _RecipeRun:
         placements = {stage.id: stage.placement for stage in self._waiting}
         with self._display.bar("recipe", self._num_stages) as bar:
             bar.update(self._num_done, f"{self._num_done}/{self._num_stages} stages")
-            await run_stages(self._waiting, placements, _nodes, lambda stage: self._carry_out(stage, bar))
+            await run_stages(self._waiting, placements, nodes, lambda stage: self._carry_out(stage, bar))
 
     async def _carry_out(self, stage: AnyStage, bar: Bar) -> None:
         await self._index.begin(stage)
@@ -142,9 +141,3 @@ class _RecipeRun:
         """From the time taken so far, as if stages kept to their proportions."""
         passed_s = time.monotonic() - self._started_s
         return passed_s / self._typical_done_s * (self._typical_s - self._typical_done_s)
-
-
-def _nodes() -> list[Node]:
-    """What the cluster has now; one that grows has more later."""
-    resources = node_resources()
-    return [Node(node.get("CPU", 0.0), [1.0] * int(node.get("GPU", 0.0))) for node in resources]

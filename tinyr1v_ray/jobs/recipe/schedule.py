@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyr1v_ray.cluster.calls import first_cause
 from tinyr1v_ray.cluster.placement import Placement
-from tinyr1v_ray.cluster.seating import Node, first_fit
+from tinyr1v_ray.cluster.seating import Node, first_fit, node_shares
 from tinyr1v_ray.jobs.recipe.stage import AnyStage
 
 
@@ -45,5 +45,5 @@ def _ready(left: Mapping[str, AnyStage], running: Mapping[str, object]) -> list[
 def _fit(together: Sequence[Placement | None], nodes: Sequence[Node]) -> bool:
     """Whether stages can run side by side."""
     known = [placement for placement in together if placement is not None]
-    actors = [actor for placement in known for actor in placement.actors]
-    return len(known) == len(together) and not first_fit(actors, nodes).unseated
+    wanted = [share.total for placement in known for share in node_shares(placement, nodes)]
+    return len(known) == len(together) and not first_fit(wanted, nodes).unseated

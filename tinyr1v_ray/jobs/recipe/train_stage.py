@@ -84,7 +84,8 @@ class TrainStage(Stage[TrainConfig]):
     @property
     def placement(self) -> Placement:
         """Engines, scorers and learner ranks."""
-        return plan_placement(self.settings)
+        settings = self.settings
+        return plan_placement(settings.rollout, settings.reward, settings.learner)
 
     def is_whole(self) -> bool:
         """Whether the export is there."""

@@ -10,6 +10,7 @@ from tinyr1v_ray.checkpoint.store import CheckpointFolder
 from tinyr1v_ray.cluster.learner_group import LearnerGroup
 from tinyr1v_ray.config.base import write_settings
 from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.learner.rank import LearnerRank
 from tinyr1v_ray.telemetry.run_folder import installed_packages
 
 
@@ -23,8 +24,9 @@ class Checkpoints:
         """Save if the step is due."""
         if step % self._config.checkpoint.every_n_steps and step != self._config.run.num_steps:
             return
-        with self._store.writing(step, await self._learner.state_bytes()) as pending:
-            await self._learner.save(pending.folder)
+        with self._store.writing(step, await self._learner.everywhere(LearnerRank.state_bytes, 60.0)) as pending:
+            timeout_s = self._config.learner.update_timeout_s
+            await self._learner.everywhere(LearnerRank.save, timeout_s, pending.folder)
             write_settings(self._config, pending.folder / "config.yaml")
             run_state = RunState(step, cursor, installed_packages(), state)
             await asyncio.to_thread(pending.commit, run_state)  # hashing and syncing may take minutes

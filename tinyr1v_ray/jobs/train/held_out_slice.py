@@ -14,7 +14,8 @@ from tinyr1v_ray.evaluation.held_out import held_out_row, is_better
 from tinyr1v_ray.files.durable import replace_file
 from tinyr1v_ray.files.json_lines import JsonLines, to_json, truncate_after
 from tinyr1v_ray.jobs.train.answering import answer_items
-from tinyr1v_ray.jobs.train.machines import Machines
+from tinyr1v_ray.jobs.train.components import Components
+from tinyr1v_ray.learner.rank import LearnerRank
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.telemetry.progress import RunProgress
 from tinyr1v_ray.types import Prompt
@@ -35,10 +36,10 @@ class HeldOutSlice:
         run_folder: Path,
         config: TrainConfig,
         prompts: tuple[Prompt, ...],
-        machines: Machines,
+        components: Components,
         progress: RunProgress,
     ) -> None:
-        self._config, self._machines, self._progress = config, machines, progress
+        self._config, self._components, self._progress = config, components, progress
         self._prompts = prompts[: config.evaluation.num_slice_items]
         self._best_folder = run_folder / "best"
         self._rows = run_folder / "evaluation" / STEPS
@@ -57,7 +58,7 @@ class HeldOutSlice:
             1, config.evaluation.temperature, config.rollout.top_p, config.rollout.max_tokens, config.run.seed
         )
         answers = await answer_items(
-            self._prompts, self._machines.rollouts, self._machines.rewards, sampling, lambda _: None
+            self._prompts, self._components.engines, self._components.rewards, sampling, lambda _: None
         )
         row = {"step": step, **held_out_row(answers)}
         await asyncio.to_thread(self._record, row)
@@ -88,7 +89,8 @@ class HeldOutSlice:
         """Export beside the one before, point to it, and only then remove that."""
         folder = self._best_folder / f"step-{step:06d}"
         self._best_folder.mkdir(exist_ok=True)
-        await self._machines.learner.export(folder)
+        timeout_s = self._config.learner.update_timeout_s
+        await self._components.learner.everywhere(LearnerRank.export, timeout_s, folder)
         replace_file(self._best_folder / BEST, to_json({"folder": folder.name, **row}, indent=2) + "\n")
         for other in self._best_folder.iterdir():
             if other.is_dir() and other != folder:

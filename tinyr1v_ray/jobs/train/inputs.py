@@ -10,7 +10,6 @@ import numpy as np
 
 from tinyr1v_ray.algorithms.advantages import build_advantages
 from tinyr1v_ray.cluster.connection import check_reachable, cluster_address
-from tinyr1v_ray.cluster.transports import check_usable
 from tinyr1v_ray.config.folders import default_cache_folder
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.model_folder import check_model_name, resolve_model_folder
@@ -21,6 +20,7 @@ from tinyr1v_ray.rewards.score import build_scorer, check_domains
 from tinyr1v_ray.telemetry.run_folder import check_new, check_resumable
 from tinyr1v_ray.telemetry.sinks import import_wandb
 from tinyr1v_ray.types import Prompt
+from tinyr1v_ray.weight_sync.transports import TRANSPORTS
 
 MAX_CANARY_TOKENS = 32
 MAX_CANARY_SEARCH = 1000
@@ -59,7 +59,7 @@ def check_settings(config: TrainConfig) -> None:
     if config.telemetry.wandb_project:
         import_wandb(config.telemetry.wandb_project)
     if cluster_address(config.cluster.address) is None:  # else it is a folder of other machines
-        check_usable(config)
+        TRANSPORTS[config.weights.backend].check_usable(config.weights)
     check_reachable(config.cluster)
 
 

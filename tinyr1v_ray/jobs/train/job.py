@@ -16,7 +16,7 @@ from tinyr1v_ray.checkpoint.store import CheckpointFolder
 from tinyr1v_ray.cluster.actors import peak_memory_mib
 from tinyr1v_ray.cluster.calls import first_cause
 from tinyr1v_ray.cluster.connection import check_room, connected, free_resources, num_nodes
-from tinyr1v_ray.cluster.placement import check_weights_folder, plan_placement, shortage
+from tinyr1v_ray.cluster.placement import plan_placement, shortage
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import EngineDiedError, LearnerDiedError
 from tinyr1v_ray.evaluation.held_out import (
@@ -30,9 +30,10 @@ from tinyr1v_ray.files.durable import replace_file
 from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.jobs.train.answering import answer_items
 from tinyr1v_ray.jobs.train.checkpoints import Checkpoints
+from tinyr1v_ray.jobs.train.components import Components, started
 from tinyr1v_ray.jobs.train.held_out_slice import HeldOutSlice
 from tinyr1v_ray.jobs.train.inputs import RunInputs, check_cheaply, load_inputs
-from tinyr1v_ray.jobs.train.machines import Machines, started
+from tinyr1v_ray.learner.rank import LearnerRank
 from tinyr1v_ray.loop import train
 from tinyr1v_ray.ports import LoopConfig, RewardScorer, System
 from tinyr1v_ray.rollout.sampling import Sampling
@@ -45,6 +46,7 @@ from tinyr1v_ray.telemetry.summary import format_summary
 from tinyr1v_ray.telemetry.timing import PhaseClock
 from tinyr1v_ray.telemetry.unscored import UnscoredGuard
 from tinyr1v_ray.types import RolloutGroup, ScoredGroup
+from tinyr1v_ray.weight_sync.transports import TRANSPORTS
 
 logger = logging.getLogger(__name__)
 
@@ -87,9 +89,9 @@ async def train_specialist(request: TrainRequest, inputs: RunInputs, display: Di
     No run folder is made before model, data and cluster are found fit.
     """
     config, run = request.config, request.config.run
-    placement = plan_placement(config)
+    placement = plan_placement(config.rollout, config.reward, config.learner)
     check_room(placement, config.cluster)
-    check_weights_folder(config, num_nodes())
+    TRANSPORTS[config.weights.backend].check_reach(config.weights, num_nodes())
     if waiting := shortage(placement, free_resources()):
         display.line(f"cluster: {waiting}")
     open_run_folder = reopen_run_folder if request.resume else create_run_folder
@@ -124,20 +126,22 @@ class _Run:
         state = checkpoint.state if checkpoint else RunState(0, 0, {})
         step = state.step
         self._progress.go_on_from(step)
-        async with started(config, self._inputs, self._folder, self._progress) as machines:
+        async with started(config, self._inputs, self._folder, self._progress) as components:
             if checkpoint is not None:
-                await machines.learner.restore(checkpoint.folder)
+                await components.learner.everywhere(
+                    LearnerRank.restore, config.learner.start_timeout_s, checkpoint.folder
+                )
             with self._progress.starting(f"weights of version {step}", "an engine's first answer takes longer"):
-                await machines.weights.publish(step)
-            before = await self._held_out("before", machines)
+                await components.weights.publish(step)
+            before = await self._held_out("before", components)
             if step < config.run.num_steps:
                 await asyncio.to_thread(self._forget_results)
-                await self._train(machines, Checkpoints(store, config, machines.learner), state)
+                await self._train(components, Checkpoints(store, config, components.learner), state)
             export = self._folder / "export"
             if config.checkpoint.export and not export.exists():
-                await machines.learner.export(export)
-            after = await self._held_out("after", machines)
-            return await self._summarise(before, after, machines, store.path(max(store.steps())))
+                await components.learner.everywhere(LearnerRank.export, config.learner.update_timeout_s, export)
+            after = await self._held_out("after", components)
+            return await self._summarise(before, after, components, store.path(max(store.steps())))
 
     def _forget_results(self) -> None:
         """Remove what was made of weights that are trained further."""
@@ -145,7 +149,7 @@ class _Run:
             shutil.rmtree(self._folder / "export")
         (self._folder / "evaluation" / "after.jsonl").unlink(missing_ok=True)
 
-    async def _train(self, machines: Machines, checkpoints: Checkpoints, state: RunState) -> None:
+    async def _train(self, components: Components, checkpoints: Checkpoints, state: RunState) -> None:
         """The loop, from the step after that of `state` on."""
         config, run = self._config, self._config.run
         loop_config = LoopConfig(
@@ -160,17 +164,17 @@ class _Run:
             cursor=state.cursor,
             state=state.advantages,
         )
-        held_out = HeldOutSlice(self._folder, config, self._inputs.held_out, machines, self._progress)
+        held_out = HeldOutSlice(self._folder, config, self._inputs.held_out, components, self._progress)
         held_out.go_back_to(state.step)
         watch = LessonWatch(self._progress.line)
         also = (self._progress, watch, UnscoredGuard(config.reward.max_unscored_share))
         recorder = open_recorder(self._folder, config.telemetry, config.model_dump(mode="json"), state.step + 1, also)
         system = System(
             prompts=self._inputs.train,
-            rollouts=machines.rollouts,
-            rewards=_Counted(machines.rewards, self._progress),
-            learner=machines.learner,
-            weights=machines.weights,
+            rollouts=components.rollouts,
+            rewards=_Counted(components.rewards, self._progress),
+            learner=components.learner,
+            weights=components.weights,
             checkpoints=checkpoints,
             metrics=recorder,
             held_out=held_out,
@@ -182,7 +186,7 @@ class _Run:
         finally:
             recorder.close()
 
-    async def _held_out(self, when: str, machines: Machines) -> list[HeldOutAnswer]:
+    async def _held_out(self, when: str, components: Components) -> list[HeldOutAnswer]:
         """Answers to the held-out items, from disk where a killed attempt had them already."""
         prompts, rollout = self._inputs.held_out[: self._config.evaluation.num_items], self._config.rollout
         path = self._folder / "evaluation" / f"{when}.jsonl"
@@ -194,18 +198,18 @@ class _Run:
             1, self._config.evaluation.temperature, rollout.top_p, rollout.max_tokens, self._config.run.seed
         )
         with self._progress.evaluating(f"held-out items {when} training", len(prompts)) as on_done:
-            answers = await answer_items(prompts, machines.rollouts, machines.rewards, sampling, on_done)
+            answers = await answer_items(prompts, components.engines, components.rewards, sampling, on_done)
         write_answers(path, answers)
         return answers
 
     async def _summarise(
-        self, before: list[HeldOutAnswer], after: list[HeldOutAnswer], machines: Machines, checkpoint: Path
+        self, before: list[HeldOutAnswer], after: list[HeldOutAnswer], components: Components, checkpoint: Path
     ) -> str:
         """Write `summary.json` and return its text."""
         figures = {"before": held_out_figures(before), "after": held_out_figures(after)}
         changes = held_out_changes(before, after)
         warnings = read_lacks(self._folder / METRICS_FILE)
-        memory = {"driver": peak_memory_mib()} | await machines.peak_memory_mib()
+        memory = {"driver": peak_memory_mib()} | await components.peak_memory_mib()
         paths = {
             "checkpoint": checkpoint,
             **({"specialist": self._folder / "export"} if self._config.checkpoint.export else {}),

@@ -1,4 +1,4 @@
-"""vLLM weight-transfer backend `cpu_file`: new weights arrive as one safetensors file on the node.
+"""The engines' half of the transport `cpu_file`, as a weight-transfer backend of vLLM.
 
 vLLM's own backends need CUDA. This one takes the same four phases (init, start, update, finish) and reads a file that
 the learner wrote, usually in memory (/dev/shm). It is registered through the `vllm.general_plugins` entry point, so
@@ -29,17 +29,17 @@ BACKEND = "cpu_file"
 
 @dataclass
 class FileInitInfo(WeightTransferInitInfo):
-    """Nothing needs to be agreed on beforehand."""
+    """The fields of `FileSource`."""
 
 
 @dataclass
 class FileUpdateInfo(WeightTransferUpdateInfo):
-    """`path` of a safetensors file with every weight of the model, under the names of its checkpoint."""
+    """The fields of `FileUpdate`."""
 
     path: str
 
 
-class CpuFileEngine(WeightTransferEngine[FileInitInfo, FileUpdateInfo]):
+class FileReceiver(WeightTransferEngine[FileInitInfo, FileUpdateInfo]):
     """Reads weights from a file into a model on the CPU."""
 
     init_info_cls = FileInitInfo
@@ -75,4 +75,4 @@ class CpuFileEngine(WeightTransferEngine[FileInitInfo, FileUpdateInfo]):
 def register() -> None:
     """Entry point `vllm.general_plugins`; called in every vLLM process, more than once in some."""
     with contextlib.suppress(ValueError):  # registered already
-        WeightTransferEngineFactory.register_engine(BACKEND, CpuFileEngine)
+        WeightTransferEngineFactory.register_engine(BACKEND, FileReceiver)

@@ -1,0 +1,109 @@
+"""The components of one attempt at a run: started side by side, joined, and ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from tinyr1v_ray.cluster.calls import first_cause
+from tinyr1v_ray.cluster.connection import nodes
+from tinyr1v_ray.cluster.handle import Handle, spawn
+from tinyr1v_ray.cluster.learner_group import LearnerGroup
+from tinyr1v_ray.cluster.placement import plan_placement
+from tinyr1v_ray.cluster.reservation import Reservation
+from tinyr1v_ray.cluster.reward_pool import RewardPool
+from tinyr1v_ray.cluster.rollout_pool import start_engines
+from tinyr1v_ray.config.train import TrainConfig
+from tinyr1v_ray.jobs.train.inputs import RunInputs
+from tinyr1v_ray.jobs.train.rollouts import TrainingRollouts
+from tinyr1v_ray.learner.rank import LearnerRank, Objective
+from tinyr1v_ray.learner.start import start_learner
+from tinyr1v_ray.rollout.sampling import Sampling
+from tinyr1v_ray.telemetry.progress import RunProgress
+from tinyr1v_ray.weight_sync.publisher import VerifiedPublisher
+from tinyr1v_ray.weight_sync.transport import Edge
+
+
+def objective_of(config: TrainConfig) -> Objective:
+    """What a run's learner optimises."""
+    rollout = config.rollout
+    return Objective(config.algorithm, rollout.temperature, rollout.max_tokens, config.run.num_steps)
+
+
+class Components:
+    """Engines, scorers, learner and the publisher between them, each given its own settings."""
+
+    def __init__(self, config: TrainConfig, inputs: RunInputs, run_folder: Path) -> None:
+        placement = plan_placement(config.rollout, config.reward, config.learner)
+        self._reservation = Reservation(placement, nodes())
+        self._start_rank = partial(
+            start_learner, config.learner, config.model, objective_of(config), inputs.model_folder
+        )
+        ranks: list[Handle[LearnerRank]] = [spawn(spec, None, self._reservation) for spec in placement.learner]
+        self.learner = LearnerGroup(ranks, config.learner)
+        engine = config.rollout.engine_settings(config.model, config.run.seed, config.weights)
+        self.engines = start_engines(
+            placement.rollout, engine, inputs.model_folder, inputs.max_images, inputs.stop_ids, self._reservation
+        )
+        rollout, run = config.rollout, config.run
+        sampling = Sampling(rollout.num_completions, rollout.temperature, rollout.top_p, rollout.max_tokens, run.seed)
+        step_size = run.num_prompts_per_step if rollout.deterministic else None
+        self.rollouts = TrainingRollouts(self.engines, sampling, step_size)
+        self.rewards = RewardPool(placement.scorer, config.reward, self._reservation)
+        edge = Edge(self.learner, self.engines, config.weights, config.model.dtype, _label(run_folder))
+        self.weights = VerifiedPublisher(edge, inputs.canary)
+
+    async def start(self, progress: RunProgress) -> None:
+        """Wait for engines and learner, which load side by side."""
+
+        async def engines() -> None:
+            with progress.starting("rollout engines", "vLLM"):
+                await self.engines.start()
+
+        async def learner() -> None:
+            with progress.starting("learner", "DeepSpeed"):
+                await self.learner.start(self._start_rank)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(engines())
+                tasks.create_task(learner())
+        except BaseExceptionGroup as group:
+            raise first_cause(group) from group
+        await self.weights.connect()
+
+    async def peak_memory_mib(self) -> dict[str, float]:
+        """Largest resident memory of every actor, by name."""
+        engines = await self.engines.peak_memory_mib()
+        return engines | await self.learner.peak_memory_mib() | await self.rewards.peak_memory_mib()
+
+    def close(self) -> None:
+        """End every actor and remove the weights in memory."""
+        self.rollouts.close()
+        for part in (self.engines, self.learner, self.rewards):
+            part.kill()
+        self._reservation.release()
+        self.weights.close()
+
+
+@asynccontextmanager
+async def started(
+    config: TrainConfig, inputs: RunInputs, run_folder: Path, progress: RunProgress
+) -> AsyncIterator[Components]:
+    """The components of an attempt, ended when the block is left, however it is left."""
+    components = Components(config, inputs, run_folder)
+    try:
+        await components.start(progress)
+        yield components
+    finally:
+        components.close()
+
+
+def _label(run_folder: Path) -> str:
+    """One name per run folder, so that a resumed run finds and removes what a killed one left."""
+    digest = hashlib.blake2b(str(run_folder.resolve()).encode(), digest_size=6).hexdigest()
+    return f"tinyr1v-{run_folder.name}-{digest}"
