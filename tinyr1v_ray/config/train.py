@@ -18,7 +18,7 @@ from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.config.rollout import RolloutSettings
 from tinyr1v_ray.config.run import RunSettings
 from tinyr1v_ray.config.telemetry import TelemetrySettings
-from tinyr1v_ray.config.weights import WeightSettings
+from tinyr1v_ray.config.weights import BACKENDS_ON_GPUS, WeightSettings
 
 
 class TrainConfig(Settings):
@@ -67,7 +67,7 @@ class TrainConfig(Settings):
                 "rollout.deterministic with DAPO's dynamic sampling; a repeatable run admits whole steps; "
                 "set algorithm.dapo.dynamic_sampling=false"
             )
-        if (self.weights.backend == "nccl") != (self.rollout.num_gpus_per_engine > 0):
+        if (self.weights.backend in BACKENDS_ON_GPUS) != (self.rollout.num_gpus_per_engine > 0):
             raise ValueError(
                 f"weights.backend {self.weights.backend} with {self.rollout.num_gpus_per_engine} GPUs per engine; "
                 "nccl is for engines on GPUs and cpu_file for engines on the CPU; change one of them"

@@ -9,6 +9,9 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from tinyr1v_ray.config.base import Settings
 from tinyr1v_ray.config.folders import Folder
 
+BACKENDS_ON_GPUS = frozenset({"nccl"})
+"""Those that move weights between GPUs; the others are for engines on the CPU."""
+
 
 class WeightSettings(Settings):
     """How new weights reach the engines."""

@@ -29,6 +29,7 @@ from tinyr1v_ray.planning.memory import (
     scorer_memory,
 )
 from tinyr1v_ray.planning.workload import Workload, build_workload
+from tinyr1v_ray.weight_sync.transports import TRANSPORTS
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class TrainDesign:
     @property
     def shared_bytes(self) -> float:
         """Two versions of the weights that pass through memory; none where they go from GPU to GPU."""
-        in_memory = self.config.weights.backend == "cpu_file" and self.config.weights.folder.startswith("/dev/shm")
-        return 2 * export_bytes(self.shape) if in_memory else 0.0
+        weights = self.config.weights
+        return TRANSPORTS[weights.backend].memory_bytes(weights, export_bytes(self.shape))
 
     @property
     def disk_bytes(self) -> dict[str, float]:

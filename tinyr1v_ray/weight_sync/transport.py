@@ -83,6 +83,11 @@ class WeightTransport:
     def check_reach(settings: WeightSettings, num_nodes: int) -> None:
         """Raise PlacementError when it cannot reach engines on other nodes and there are some."""
 
+    @staticmethod
+    def memory_bytes(settings: WeightSettings, weights_bytes: float) -> float:
+        """Main memory that weights on their way take, beside that of learner and engines."""
+        return 0.0
+
     async def connect(self) -> None:
         """Once, before the first transfer."""
         raise NotImplementedError

@@ -62,11 +62,16 @@ class FileTransport(WeightTransport):
     @staticmethod
     def check_reach(settings: WeightSettings, num_nodes: int) -> None:
         """Raise PlacementError when new weights would pass through the memory of one node of several."""
-        if num_nodes > 1 and settings.folder.startswith("/dev/shm"):
+        if num_nodes > 1 and _is_memory(settings):
             raise PlacementError(
                 f"weights.folder {settings.folder} is the memory of one node, the cluster has {num_nodes}; engines on "
                 "other nodes could not read it; set weights.folder to a folder that all nodes share"
             )
+
+    @staticmethod
+    def memory_bytes(settings: WeightSettings, weights_bytes: float) -> float:
+        """Two versions, the live one and the next, where the folder is memory."""
+        return 2 * weights_bytes if _is_memory(settings) else 0.0
 
     async def connect(self) -> None:
         """Tell the engines that files will come."""
@@ -85,6 +90,10 @@ class FileTransport(WeightTransport):
     def close(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _is_memory(settings: WeightSettings) -> bool:
+    return settings.folder.startswith("/dev/shm")
 
 
 def _unusable(folder: Path, reason: str | None) -> RunFolderError:
