@@ -118,12 +118,7 @@ class PlainModel:
         ids_L = torch.tensor([[*prompt_ids, *token_ids_T.tolist()]])
         pixels = self.processor.pixel_inputs([open_image(image) for image in prompt.images])
         types_L = (ids_L == self.processor.image_token_id).int()
-        logits = self.model(
-            input_ids=ids_L,
-            mm_token_type_ids=types_L,
-            pixel_values=pixels.pixel_values,
-            image_grid_thw=pixels.image_grid_thw,
-        ).logits[0, len(prompt_ids) - 1 : -1]
+        logits = self.model(input_ids=ids_L, mm_token_type_ids=types_L, **pixels).logits[0, len(prompt_ids) - 1 : -1]
         table = (logits.double() / temperature).log_softmax(-1)
         return table.gather(-1, torch.tensor(token_ids_T, dtype=torch.long)[:, None])[:, 0].numpy()
 
