@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tinyr1v_ray.cluster.assignment import Node, node_shares
 from tinyr1v_ray.cluster.placement import Placement, check_fits, plan_placement
-from tinyr1v_ray.cluster.seating import Node, node_shares
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import PlacementError

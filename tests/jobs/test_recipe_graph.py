@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tinyr1v_ray.cluster.assignment import Node
 from tinyr1v_ray.cluster.placement import ActorSpec, Placement
-from tinyr1v_ray.cluster.seating import Node
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.errors import ConfigError, DataError, LearnerError, ModelError, RunFolderError

@@ -1,4 +1,4 @@
-"""Plans on named clusters: seats, what does not fit and the nearest change, times, and what a user types wrong."""
+"""Plans on named clusters: places, what does not fit and the nearest change, times, and what a user types wrong."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tinyr1v_ray.cli.main import main
+from tinyr1v_ray.cluster.assignment import assign_nodes, ray_resources
 from tinyr1v_ray.cluster.placement import Placement, check_fits, plan_engines, plan_placement
-from tinyr1v_ray.cluster.seating import ray_resources, take_seats
 from tinyr1v_ray.cluster.shape import parse_cluster
 from tinyr1v_ray.config.base import load_settings, parse_settings, read_yaml
 from tinyr1v_ray.config.evaluate import EvaluateConfig
@@ -70,27 +70,27 @@ def placement_of(config: TrainConfig) -> Placement:
     return plan_placement(config.rollout, config.reward, config.learner)
 
 
-def test_seats_fill_a_node_before_the_next_and_share_no_whole_gpu():
+def test_places_fill_a_node_before_the_next_and_share_no_whole_gpu():
     config = load_settings(TrainConfig, MATH, ["learner.num_ranks=8", "rollout.num_engines=8"])
-    seating = take_seats(placement_of(config), parse_cluster("2x8xH100-80GB"))
-    assert seating.unseated == ()
-    for seats in seating.by_node(2):
-        assert sorted(gpu for seat in seats for gpu in seat.gpus) == list(range(8))
-    assert {seat.node for seat in seating.seats if seat.actor.role == "learner"} == {0}
+    assignment = assign_nodes(placement_of(config), parse_cluster("2x8xH100-80GB"))
+    assert assignment.unplaced == ()
+    for places in assignment.by_node(2):
+        assert sorted(gpu for place in places for gpu in place.gpus) == list(range(8))
+    assert {place.node for place in assignment.places if place.actor.role == "learner"} == {0}
 
 
 def test_actors_on_parts_of_a_gpu_share_one():
     overrides = ["rollout.num_gpus_per_engine=0.5", "learner.num_gpus_per_rank=0.5"]
-    seating = take_seats(
+    assignment = assign_nodes(
         placement_of(load_settings(TrainConfig, MATH, overrides)), parse_cluster("1x4xH100-80GB,96cpu")
     )
-    assert sorted(gpu for seat in seating.seats for gpu in seat.gpus) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert sorted(gpu for place in assignment.places for gpu in place.gpus) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_an_engine_over_several_gpus_sits_on_one_node():
     config = load_settings(TrainConfig, MATH, ["rollout.num_gpus_per_engine=4", "rollout.num_engines=1"])
-    seating = take_seats(placement_of(config), parse_cluster("2x6xH100-80GB"))
-    [engine] = [seat for seat in seating.seats if seat.actor.role == "rollout"]
+    assignment = assign_nodes(placement_of(config), parse_cluster("2x6xH100-80GB"))
+    [engine] = [place for place in assignment.places if place.actor.role == "rollout"]
     assert (engine.node, len(engine.gpus)) == (1, 4), "after four ranks node 0 has two GPUs left"
 
 
@@ -240,8 +240,8 @@ def test_a_recorded_run_that_is_none_is_said(tmp_path):
 def test_evaluations_are_placed_as_they_run():
     path = CONFIGS / "evaluate_ten_benchmarks.yaml"
     config = load_settings(EvaluateConfig, path)
-    seats = make_plan(PlanRequest(path, read_yaml(path), cluster=parse_cluster(EIGHT))).figures["seats"]
-    assert [seat["actor"] for seat in seats] == [actor.name for actor in plan_engines(config.engine).actors]
+    places = make_plan(PlanRequest(path, read_yaml(path), cluster=parse_cluster(EIGHT))).figures["placement"]
+    assert [place["actor"] for place in places] == [actor.name for actor in plan_engines(config.engine).actors]
     assert sum(count_items(config).values()) == 16_427
     assert set(count_items(load_settings(EvaluateConfig, path, ["num_items=100"])).values()) == {100}
     with pytest.raises(ConfigError, match="did you mean"):
@@ -298,7 +298,7 @@ def test_exit_codes_and_both_forms_of_output(capsys):
     assert main(["plan", "--config", str(MATH), "--cluster", "1x2xH100-80GB", "--json"]) == 2
     figures = json.loads(capsys.readouterr().out)
     assert not figures["fits"] and figures["nearest_change"] and figures["settings"]["learner"]["zero_stage"] == 3
-    assert {seat["actor"] for seat in figures["seats"] if seat["node"] is None} >= {"rollout-0"}
+    assert {place["actor"] for place in figures["placement"] if place["node"] is None} >= {"rollout-0"}
     assert main(["plan", "--config", str(MATH), "rollout.num_engines=40"]) == 0, "no cluster was named"
     assert "does not fit" in capsys.readouterr().out
     assert main(["plan", "--config", str(MATH), "--show-settings"]) == 0
@@ -347,8 +347,8 @@ def test_the_largest_plan_takes_seconds():
     start = time.monotonic()
     largest = plan(MATH, *overrides, cluster="1024x8xH100-80GB")
     assert largest.fits
-    [seats] = [section.rows for section in largest.sections if section.title == "Who sits where"]
-    assert len(seats) < 10 and ("nodes 128 to 511", "learner-1024 to learner-4095 on GPU 0-7") in seats
+    [places] = [section.rows for section in largest.sections if section.title == "Placement"]
+    assert len(places) < 10 and ("nodes 128 to 511", "learner-1024 to learner-4095 on GPU 0-7") in places
     assert not plan(MATH, *overrides, cluster="1023x8xH100-80GB").fits
     assert time.monotonic() - start < 60
 

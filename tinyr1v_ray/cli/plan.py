@@ -24,7 +24,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "plan",
         help="what a configuration needs and costs on a cluster; starts nothing",
-        description="Work out, from the configuration and the model's shapes alone, who sits where, memory of every "
+        description="Work out, from the configuration and the model's shapes alone, placement, memory of every "
         "actor, batch arithmetic, disk, and time. Nothing is started and no weights are read. Exit code 0, or 2 when "
         "the run does not fit the cluster named by --cluster (then with the nearest change that would).",
         epilog="example: tinyr1v plan --config configs/lipo_math_8gpu.yaml --cluster 4x8xH100-80GB",

@@ -1,4 +1,4 @@
-"""Who sits where: the actors of a placement on the nodes and GPUs of a cluster, first fit.
+"""The actors of a placement on the nodes and GPUs of a cluster, first fit.
 
 Ray may number them otherwise; what matters is whether all of them find room, and how much of a node they fill.
 """
@@ -15,7 +15,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Seat:
+class Place:
     """An actor's place; `gpus` are numbered on their node."""
 
     actor: ActorSpec
@@ -24,17 +24,17 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Seating:
-    """All actors; `unseated` are those for which no node has room."""
+class NodeAssignment:
+    """All actors; `unplaced` are those for which no node has room."""
 
-    seats: tuple[Seat, ...]
-    unseated: tuple[ActorSpec, ...]
+    places: tuple[Place, ...]
+    unplaced: tuple[ActorSpec, ...]
 
-    def by_node(self, num_nodes: int) -> list[list[Seat]]:
+    def by_node(self, num_nodes: int) -> list[list[Place]]:
         """The actors of each node."""
-        nodes: list[list[Seat]] = [[] for _ in range(num_nodes)]
-        for seat in self.seats:
-            nodes[seat.node].append(seat)
+        nodes: list[list[Place]] = [[] for _ in range(num_nodes)]
+        for place in self.places:
+            nodes[place.node].append(place)
         return nodes
 
 
@@ -60,28 +60,28 @@ class Node:
         return tuple(free)
 
 
-def take_seats(placement: Placement, cluster: ClusterShape) -> Seating:
+def assign_nodes(placement: Placement, cluster: ClusterShape) -> NodeAssignment:
     """Every actor of a placement on a cluster that nobody uses yet."""
     nodes = [Node(float(cluster.num_cpus), [1.0] * cluster.num_gpus) for _ in range(cluster.num_nodes)]
     return first_fit(placement.actors, nodes)
 
 
-def first_fit(actors: Iterable[ActorSpec], nodes: Sequence[Node]) -> Seating:
+def first_fit(actors: Iterable[ActorSpec], nodes: Sequence[Node]) -> NodeAssignment:
     """In the order in which actors are started (learners first), full nodes before the next; `nodes` are filled."""
-    seats: list[Seat] = []
-    unseated: list[ActorSpec] = []
+    places: list[Place] = []
+    unplaced: list[ActorSpec] = []
     full: dict[tuple[float, float], int] = {}  # nodes, from the first, that have no more room for actors of a size
     for actor in actors:
         size = (actor.num_cpus, actor.num_gpus)
         for number in range(full.get(size, 0), len(nodes)):
             gpus = nodes[number].take(actor)
             if gpus is not None:
-                seats.append(Seat(actor, number, gpus))
+                places.append(Place(actor, number, gpus))
                 break
             full[size] = number + 1
         else:
-            unseated.append(actor)
-    return Seating(tuple(seats), tuple(unseated))
+            unplaced.append(actor)
+    return NodeAssignment(tuple(places), tuple(unplaced))
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,17 @@ def node_shares(placement: Placement, nodes: Sequence[Node]) -> list[NodeShare]:
     [2, 1]
     """
     largest_first = sorted(nodes, key=lambda node: (len(node.gpus), node.cpus), reverse=True)
-    seating = first_fit(placement.learner, [Node(node.cpus, list(node.gpus)) for node in largest_first])
-    together = [_node_share(seats) for seats in seating.by_node(len(nodes)) if seats]
-    alone = (*seating.unseated, *placement.rollout, *placement.scorer)
+    assignment = first_fit(placement.learner, [Node(node.cpus, list(node.gpus)) for node in largest_first])
+    together = [_node_share(places) for places in assignment.by_node(len(nodes)) if places]
+    alone = (*assignment.unplaced, *placement.rollout, *placement.scorer)
     return together + [NodeShare(actor, (actor,)) for actor in alone]
 
 
-def _node_share(seats: Sequence[Seat]) -> NodeShare:
+def _node_share(places: Sequence[Place]) -> NodeShare:
     """Of several GPUs that are shared in parts, all are counted whole: so Ray counts above one."""
-    actors = tuple(seat.actor for seat in seats)
+    actors = tuple(place.actor for place in places)
     num_cpus, num_gpus = sum(actor.num_cpus for actor in actors), sum(actor.num_gpus for actor in actors)
-    num_touched = len({gpu for seat in seats for gpu in seat.gpus})
+    num_touched = len({gpu for place in places for gpu in place.gpus})
     first = actors[0]
     total = ActorSpec(first.role, first.index, num_cpus, num_touched if num_gpus > 1 else num_gpus, first.num_threads)
     return NodeShare(total, actors)
@@ -125,18 +125,18 @@ def ray_resources(cluster: ClusterShape) -> tuple[Mapping[str, float], Mapping[s
     return {name: amount * cluster.num_nodes for name, amount in node.items()}, node
 
 
-def describe_seats(seats: Sequence[Seat]) -> str:
+def describe_places(places: Sequence[Place]) -> str:
     """The actors of a node in a few words.
 
     >>> learners = [ActorSpec("learner", index, 4.0, 1.0, 4) for index in range(3)]
-    >>> describe_seats([Seat(actor, 0, (actor.index,)) for actor in learners])
+    >>> describe_places([Place(actor, 0, (actor.index,)) for actor in learners])
     'learner-0 to learner-2 on GPU 0-2'
     """
     words = []
-    for role in dict.fromkeys(seat.actor.role for seat in seats):
-        own = [seat for seat in seats if seat.actor.role == role]
-        names = own[0].actor.name if len(own) == 1 else f"{own[0].actor.name} to {own[-1].actor.name}"
-        gpus = sorted({gpu for seat in own for gpu in seat.gpus})
+    for role in dict.fromkeys(place.actor.role for place in places):
+        same = [place for place in places if place.actor.role == role]
+        names = same[0].actor.name if len(same) == 1 else f"{same[0].actor.name} to {same[-1].actor.name}"
+        gpus = sorted({gpu for place in same for gpu in place.gpus})
         where = f" on GPU {_ranges(gpus)}" if gpus else ""
         words.append(names + where)
     return ", ".join(words)

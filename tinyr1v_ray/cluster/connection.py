@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import ray
 
+from tinyr1v_ray.cluster.assignment import Node
 from tinyr1v_ray.cluster.placement import Placement, check_fits
-from tinyr1v_ray.cluster.seating import Node
 from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.errors import DeadlineError, PlacementError
 

@@ -1,4 +1,4 @@
-"""Who sits where, as a pure function of the configuration: tested without a cluster, checked before anything starts."""
+"""The actors that settings ask for, and what each needs: tested without a cluster, checked before anything starts."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import ray
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from tinyr1v_ray.cluster.assignment import Node, node_shares
 from tinyr1v_ray.cluster.placement import ActorSpec, Placement
-from tinyr1v_ray.cluster.seating import Node, node_shares
 
 
 class Reservation:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tinyr1v_ray.cluster.assignment import assign_nodes
 from tinyr1v_ray.cluster.placement import plan_engines
-from tinyr1v_ray.cluster.seating import take_seats
 from tinyr1v_ray.cluster.shape import ClusterShape
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
@@ -26,7 +26,7 @@ from tinyr1v_ray.planning.fits import (
     host_problems,
     nearest_change,
     placement_problems,
-    seat_problems,
+    room_problems,
 )
 from tinyr1v_ray.planning.memory import EngineNeeds, driver_memory, engine_memory
 from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
@@ -35,8 +35,8 @@ from tinyr1v_ray.planning.throughput import UNKNOWN, stated_throughput
 from tinyr1v_ray.planning.train_sections import (
     memory_figures,
     memory_sections,
-    seat_figures,
-    seats_section,
+    placement_figures,
+    placement_section,
 )
 from tinyr1v_ray.planning.units import count, duration
 from tinyr1v_ray.planning.workload import Lengths, check_completion
@@ -76,7 +76,7 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
     answer_s = rows * lengths.completion / known.generate if known.generate else None
     gpu_hours = engine.num_engines * engine.num_gpus * (answer_s or 0.0) / 3600
     memories = [driver_memory(bool(engine.num_gpus)), memory]
-    seating = take_seats(placement, cluster)
+    assignment = assign_nodes(placement, cluster)
     return Plan(
         kind="evaluate",
         title=f"evaluation of {config.model.path} on {', '.join(config.benchmarks)}",
@@ -85,7 +85,7 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
         change=_change(config, cluster, shape, lengths, items) if problems else "",
         sections=(
             _answers_section(config, items, lengths, answer_s, gpu_hours),
-            seats_section(seating, cluster),
+            placement_section(assignment, cluster),
             *memory_sections(memories),
         ),
         figures={
@@ -93,7 +93,7 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
             "items": items,
             "answers": rows,
             **({"seconds": {"run": answer_s}, "gpu_hours": gpu_hours} if answer_s else {}),
-            "seats": seat_figures(seating),
+            "placement": placement_figures(assignment),
             "memory": [memory_figures(each) for each in memories],
         },
         settings=config.model_dump(mode="json"),
@@ -164,11 +164,11 @@ def _problems(
         "driver": driver_memory(bool(config.engine.num_gpus)),
         "rollout": engine_memory(needs, shape, cluster.accelerator),
     }
-    seating = take_seats(placement, cluster)
-    found = placement_problems(placement, cluster, None) or seat_problems(seating)
+    assignment = assign_nodes(placement, cluster)
+    found = placement_problems(placement, cluster, None) or room_problems(assignment)
     found += engine_problems(needs, shape, memories["rollout"])
-    found += gpu_problems(seating, memories, cluster)
-    return tuple(found + host_problems(seating, memories, cluster, 0.0))
+    found += gpu_problems(assignment, memories, cluster)
+    return tuple(found + host_problems(assignment, memories, cluster, 0.0))
 
 
 def _change(

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from tinyr1v_ray.cluster.assignment import NodeAssignment, Place, ray_resources
 from tinyr1v_ray.cluster.placement import Placement, check_fits
-from tinyr1v_ray.cluster.seating import Seat, Seating, ray_resources
 from tinyr1v_ray.cluster.shape import GIB, ClusterShape
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import PlacementError
@@ -40,32 +40,33 @@ def placement_problems(placement: Placement, cluster: ClusterShape, config: Trai
     return problems
 
 
-def seat_problems(seating: Seating) -> list[str]:
+def room_problems(assignment: NodeAssignment) -> list[str]:
     """Actors for which the nodes' remainders are too small, though the sum would do."""
-    if not seating.unseated:
+    if not assignment.unplaced:
         return []
-    first = seating.unseated[0]
+    first = assignment.unplaced[0]
     return [
-        f"{len(seating.unseated)} actors find no node with room, the first is {first.name} ({first.num_cpus:g} CPUs, "
-        f"{first.num_gpus:g} GPUs); an actor sits on one node; use fewer or larger nodes, or fewer actors"
+        f"{len(assignment.unplaced)} actors find no node with room, the first is {first.name} "
+        f"({first.num_cpus:g} CPUs, {first.num_gpus:g} GPUs); an actor sits on one node; use fewer or larger nodes, or "
+        "fewer actors"
     ]
 
 
-def gpu_problems(seating: Seating, memories: Mapping[str, ActorMemory], cluster: ClusterShape) -> list[str]:
+def gpu_problems(assignment: NodeAssignment, memories: Mapping[str, ActorMemory], cluster: ClusterShape) -> list[str]:
     """The first GPU of each combination of actors that would run out of memory at the longest step."""
     if cluster.accelerator is None:
         return []
     room = cluster.accelerator.memory_gib * GIB
     problems = {}
-    taken: dict[tuple[int, int], list[Seat]] = {}
-    for seat in seating.seats:
-        for gpu in seat.gpus:
-            taken.setdefault((seat.node, gpu), []).append(seat)
-    for _, seats in sorted(taken.items(), key=lambda place: place[0]):
-        roles = tuple(seat.actor.role for seat in seats)
+    taken: dict[tuple[int, int], list[Place]] = {}
+    for place in assignment.places:
+        for gpu in place.gpus:
+            taken.setdefault((place.node, gpu), []).append(place)
+    for _, places in sorted(taken.items(), key=lambda place: place[0]):
+        roles = tuple(place.actor.role for place in places)
         needed = sum(memories[role].most_bytes for role in roles)
         if needed > room and roles not in problems:
-            names = " and ".join(seat.actor.name for seat in seats)
+            names = " and ".join(place.actor.name for place in places)
             problems[roles] = (
                 f"{names}: {size(needed)} at the longest step, the {cluster.accelerator.name} has {size(room)}"
             )
@@ -73,14 +74,14 @@ def gpu_problems(seating: Seating, memories: Mapping[str, ActorMemory], cluster:
 
 
 def host_problems(
-    seating: Seating, memories: Mapping[str, ActorMemory], cluster: ClusterShape, shared_bytes: float
+    assignment: NodeAssignment, memories: Mapping[str, ActorMemory], cluster: ClusterShape, shared_bytes: float
 ) -> list[str]:
     """Nodes whose main memory is too small. The driver and what passes through memory are counted on the first."""
     room = cluster.host_gib * GIB
     needed = [0.0] * cluster.num_nodes
     needed[0] = memories["driver"].host_bytes + shared_bytes
-    for seat in seating.seats:
-        needed[seat.node] += memories[seat.actor.role].host_bytes
+    for place in assignment.places:
+        needed[place.node] += memories[place.actor.role].host_bytes
     for node, amount in enumerate(needed):
         if amount > room:
             return [f"node {node}: {size(amount)} of main memory, it has {size(room)}"]

@@ -152,10 +152,10 @@ def _problems(
         )
         return (what,), needed
     per_node = -(-workers // cluster.num_nodes)
-    seats = config.job.workers_on(cluster.num_cpus, cluster.num_gpus)
-    if per_node > seats:
-        what = f"{workers} workers on {cluster.num_nodes} nodes, which have room for {seats} each"
-        return (what,), f"job.num_workers={max(1, seats * cluster.num_nodes)}"
+    places = config.job.workers_on(cluster.num_cpus, cluster.num_gpus)
+    if per_node > places:
+        what = f"{workers} workers on {cluster.num_nodes} nodes, which have room for {places} each"
+        return (what,), f"job.num_workers={max(1, places * cluster.num_nodes)}"
     return (), ""
 
 

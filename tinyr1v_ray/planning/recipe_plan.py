@@ -97,9 +97,9 @@ def _time(each: list[float | None], mean: bool = False) -> str:
 
 
 def _example(plans: dict[str, Plan]) -> tuple[Section, ...]:
-    """Seats and memory of the first training, for the reader who asks who sits where."""
+    """Placement and memory of the first training."""
     name, plan = next(((name, plan) for name, plan in plans.items() if plan.kind == "train"), ("", None))
-    wanted = ("Who sits where", "Memory of an actor", "Main memory")
+    wanted = ("Placement", "Memory of an actor", "Main memory")
     if plan is None:
         return ()
     return tuple(

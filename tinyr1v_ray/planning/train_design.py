@@ -1,12 +1,12 @@
-"""A training on a named cluster, worked out: placement, seats, memory, and what does not fit."""
+"""A training on a named cluster, worked out: placement, places, memory, and what does not fit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from tinyr1v_ray.cluster.assignment import NodeAssignment, assign_nodes
 from tinyr1v_ray.cluster.placement import Placement, plan_placement
-from tinyr1v_ray.cluster.seating import Seating, take_seats
 from tinyr1v_ray.cluster.shape import ClusterShape
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.models.shape import ModelShape
@@ -15,7 +15,7 @@ from tinyr1v_ray.planning.fits import (
     gpu_problems,
     host_problems,
     placement_problems,
-    seat_problems,
+    room_problems,
 )
 from tinyr1v_ray.planning.memory import (
     ActorMemory,
@@ -41,7 +41,7 @@ class TrainDesign:
     cluster: ClusterShape
     work: Workload
     placement: Placement
-    seating: Seating
+    assignment: NodeAssignment
     needs: EngineNeeds
     memories: Mapping[str, ActorMemory]
     problems: tuple[str, ...]
@@ -77,7 +77,7 @@ class TrainDesign:
 def design_training(
     config: TrainConfig, shape: ModelShape, cluster: ClusterShape, expect: Mapping[str, float]
 ) -> TrainDesign:
-    """Placement, seats, memory and problems; pure."""
+    """Placement, places, memory and problems; pure."""
     work, placement = (
         build_workload(config, shape, expect),
         plan_placement(config.rollout, config.reward, config.learner),
@@ -90,10 +90,10 @@ def design_training(
         "learner": learner_memory(config, shape, work),
         "scorer": scorer_memory(config.reward.num_scorers),
     }
-    seating = take_seats(placement, cluster)
-    design = TrainDesign(config, shape, cluster, work, placement, seating, needs, memories, ())
-    problems = placement_problems(placement, cluster, config) or seat_problems(seating)
+    assignment = assign_nodes(placement, cluster)
+    design = TrainDesign(config, shape, cluster, work, placement, assignment, needs, memories, ())
+    problems = placement_problems(placement, cluster, config) or room_problems(assignment)
     problems += engine_problems(needs, shape, memories["rollout"])
-    problems += gpu_problems(seating, memories, cluster)
-    problems += host_problems(seating, memories, cluster, design.shared_bytes)
+    problems += gpu_problems(assignment, memories, cluster)
+    problems += host_problems(assignment, memories, cluster, design.shared_bytes)
     return replace(design, problems=tuple(problems))

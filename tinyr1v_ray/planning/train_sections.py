@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from tinyr1v_ray.cluster.seating import Seating, describe_seats
+from tinyr1v_ray.cluster.assignment import NodeAssignment, describe_places
 from tinyr1v_ray.cluster.shape import ClusterShape
 from tinyr1v_ray.planning.assumptions import PEAK_STEP
 from tinyr1v_ray.planning.memory import ActorMemory
@@ -17,10 +17,10 @@ from tinyr1v_ray.planning.workload import StepLoad
 
 
 def train_sections(design: TrainDesign, time: StepTime | None) -> tuple[Section, ...]:
-    """What matters first: time, then who sits where, memory, the batch, the disk."""
+    """What matters first: time, then placement, memory, the batch, the disk."""
     return (
         _time_section(design, time),
-        seats_section(design.seating, design.cluster),
+        placement_section(design.assignment, design.cluster),
         *memory_sections(list(design.memories.values())),
         _batch_section(design),
         _disk_section(design),
@@ -50,23 +50,23 @@ def _time_section(design: TrainDesign, time: StepTime | None) -> Section:
     return Section("Time", tuple(rows), numeric=(1,), footer=time.source)
 
 
-def seats_section(seating: Seating, cluster: ClusterShape) -> Section:
-    """Who sits where; nodes in a row with as many actors of each kind on the same GPUs share a line."""
-    nodes = seating.by_node(cluster.num_nodes)
+def placement_section(assignment: NodeAssignment, cluster: ClusterShape) -> Section:
+    """Placement; nodes in a row with as many actors of each kind on the same GPUs share a line."""
+    nodes = assignment.by_node(cluster.num_nodes)
     rows: list[tuple[str, str]] = []
 
     def look(node: int) -> tuple[bool, list[tuple[str, tuple[int, ...]]]]:
-        return node == 0, [(seat.actor.role, seat.gpus) for seat in nodes[node]]  # the driver is on the first
+        return node == 0, [(place.actor.role, place.gpus) for place in nodes[node]]  # the driver is on the first
 
     for (has_driver, _), group in groupby(range(len(nodes)), look):
         alike = list(group)
         named = f"node {alike[0]}" if len(alike) == 1 else f"nodes {alike[0]} to {alike[-1]}"
-        told = describe_seats([seat for node in alike for seat in nodes[node]]) or "nothing"
+        told = describe_places([place for node in alike for place in nodes[node]]) or "nothing"
         rows.append((named, f"driver, {told}" if has_driver else told))
-    if seating.unseated:
-        names = [actor.name for actor in seating.unseated]
+    if assignment.unplaced:
+        names = [actor.name for actor in assignment.unplaced]
         rows.append(("no room", names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)} actors)"))
-    return Section("Who sits where", tuple(rows))
+    return Section("Placement", tuple(rows))
 
 
 def memory_sections(memories: list[ActorMemory]) -> list[Section]:
@@ -159,7 +159,7 @@ def train_figures(design: TrainDesign, time: StepTime | None) -> dict[str, Any]:
     disk = design.disk_bytes
     return {
         "num_parameters": design.shape.num_parameters,
-        "seats": seat_figures(design.seating),
+        "placement": placement_figures(design.assignment),
         "memory": [memory_figures(memory) for memory in design.memories.values()],
         "disk_bytes": design.total_disk_bytes,
         "checkpoint_bytes": disk["one"],
@@ -185,14 +185,14 @@ def _time_figures(design: TrainDesign, time: StepTime) -> dict[str, Any]:
     }
 
 
-def seat_figures(seating: Seating) -> list[dict[str, Any]]:
-    """Where each actor sits; node None for one without a seat."""
-    seated = [
-        {"actor": seat.actor.name, "node": seat.node, "gpus": list(seat.gpus), "cpus": seat.actor.num_cpus}
-        for seat in seating.seats
+def placement_figures(assignment: NodeAssignment) -> list[dict[str, Any]]:
+    """Where each actor lies; node None for one without a place."""
+    placed = [
+        {"actor": place.actor.name, "node": place.node, "gpus": list(place.gpus), "cpus": place.actor.num_cpus}
+        for place in assignment.places
     ]
-    return seated + [
-        {"actor": actor.name, "node": None, "gpus": [], "cpus": actor.num_cpus} for actor in seating.unseated
+    return placed + [
+        {"actor": actor.name, "node": None, "gpus": [], "cpus": actor.num_cpus} for actor in assignment.unplaced
     ]
 
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from tinyr1v_ray.cluster.assignment import Node, first_fit, node_shares
 from tinyr1v_ray.cluster.calls import first_cause
 from tinyr1v_ray.cluster.placement import Placement
-from tinyr1v_ray.cluster.seating import Node, first_fit, node_shares
 from tinyr1v_ray.jobs.recipe.stage import AnyStage
 
 
@@ -46,4 +46,4 @@ def _fit(together: Sequence[Placement | None], nodes: Sequence[Node]) -> bool:
     """Whether stages can run side by side."""
     known = [placement for placement in together if placement is not None]
     wanted = [share.total for placement in known for share in node_shares(placement, nodes)]
-    return len(known) == len(together) and not first_fit(wanted, nodes).unseated
+    return len(known) == len(together) and not first_fit(wanted, nodes).unplaced
