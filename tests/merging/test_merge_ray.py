@@ -66,7 +66,7 @@ def workers() -> list[psutil.Process]:
     found = []
     for process in psutil.Process(os.getpid()).children(recursive=True):
         try:
-            if process.cmdline()[:1] and "MergeWorker" in process.cmdline()[0]:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::merge"):
                 found.append(process)
         except psutil.Error:
             continue
