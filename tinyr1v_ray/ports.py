@@ -1,4 +1,4 @@
-"""The verbs: what the loop asks of the machines around it. Adapters in `cluster/` put them on Ray."""
+"""The verbs: what the loop asks of the system around it. Adapters in `cluster/` put them on Ray."""
 
 from __future__ import annotations
 

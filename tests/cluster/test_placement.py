@@ -82,6 +82,13 @@ def test_ranks_that_share_gpus_in_parts_ask_for_whole_ones() -> None:
     assert ranks.total.num_gpus == 0.5
 
 
+def test_what_ranks_need_together_is_what_ray_counts_for_each() -> None:
+    """Ray rounds 2/3 of a core up to 0.6667; three of them are more than two cores by that."""
+    placement = planned("learner.num_ranks=3", "learner.num_cpus_per_rank=0.66667")
+    [ranks, *_] = node_shares(placement, [Node(8.0, [])])
+    assert ranks.total.num_cpus == 2.0001
+
+
 def test_ranks_for_which_there_is_no_node_yet_are_asked_for_one_by_one() -> None:
     placement = planned("learner.num_ranks=3", "learner.num_cpus_per_rank=2")
     assert [len(share.actors) for share in node_shares(placement, [])] == [1] * 5

@@ -31,7 +31,7 @@ from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import LearnerError, RunFolderError
 from tinyr1v_ray.jobs.evaluate import job as evaluation_job
-from tinyr1v_ray.jobs.recipe import run as pipeline
+from tinyr1v_ray.jobs.recipe import job as pipeline
 from tinyr1v_ray.jobs.recipe.graph import build_graph
 from tinyr1v_ray.jobs.recipe.index import Index, State
 from tinyr1v_ray.jobs.recipe.stage import recipe_folder

@@ -110,9 +110,10 @@ def node_shares(placement: Placement, nodes: Sequence[Node]) -> list[NodeShare]:
 
 
 def _node_share(places: Sequence[Place]) -> NodeShare:
-    """Of several GPUs that are shared in parts, all are counted whole: so Ray counts above one."""
+    """As Ray counts: each actor's need to four decimals; of several GPUs that are shared in parts, all are whole."""
     actors = tuple(place.actor for place in places)
-    num_cpus, num_gpus = sum(actor.num_cpus for actor in actors), sum(actor.num_gpus for actor in actors)
+    num_cpus = round(sum(round(actor.num_cpus, 4) for actor in actors), 4)
+    num_gpus = round(sum(round(actor.num_gpus, 4) for actor in actors), 4)
     num_touched = len({gpu for place in places for gpu in place.gpus})
     first = actors[0]
     total = ActorSpec(first.role, first.index, num_cpus, num_touched if num_gpus > 1 else num_gpus, first.num_threads)
