@@ -32,6 +32,7 @@ from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import LearnerError, RunFolderError
 from tinyr1v_ray.jobs.evaluate import job as evaluation_job
 from tinyr1v_ray.jobs.recipe import job as pipeline
+from tinyr1v_ray.jobs.recipe import merge_stage, train_stage
 from tinyr1v_ray.jobs.recipe.graph import build_graph
 from tinyr1v_ray.jobs.recipe.index import Index, State
 from tinyr1v_ray.jobs.recipe.stage import recipe_folder
@@ -178,15 +179,15 @@ def test_an_interrupted_merge_goes_on_from_its_journal(config: Path) -> None:
     asyncio.run(index.begin(merge))
     stop = threading.Event()
     stop.set()
-    with pytest.raises(pipeline._Stopped):
-        pipeline._merge(merge.settings, Display(quiet=True), stop)
+    with pytest.raises(merge_stage._Stopped):
+        merge_stage._merge(merge.settings, Display(quiet=True), stop)
     journal = merge.folder.with_name(f".{merge.folder.name}.partial") / "journal.jsonl"
     before = journal.read_text()
     assert '"task"' in before
     index = Index(recipe_folder(settings), settings, graph)
     asyncio.run(index.begin(merge))
     assert journal.read_text() == before
-    pipeline._merge(merge.settings, Display(quiet=True), threading.Event())
+    merge_stage._merge(merge.settings, Display(quiet=True), threading.Event())
     index.finish(merge)
     assert Index(recipe_folder(settings), settings, graph).states[merge.id] is State.DONE
 
@@ -208,10 +209,9 @@ def test_a_training_passes_over_a_damaged_checkpoint_since_a_recipe_has_no_flag_
     async def train_specialist(request: training.TrainRequest, *_: object) -> None:
         found.append(store.latest(request.allow_previous))
 
-    monkeypatch.setattr(pipeline, "load_inputs", lambda _: None)
-    monkeypatch.setattr(pipeline, "train_specialist", train_specialist)
-    run = pipeline._Run(Index(recipe_folder(settings), settings, graph), [train], Display(quiet=True), ())
-    asyncio.run(run._result(train))
+    monkeypatch.setattr(train_stage, "load_inputs", lambda _: None)
+    monkeypatch.setattr(train_stage, "train_specialist", train_specialist)
+    asyncio.run(train.run(Display(quiet=True), ()))
     assert [checkpoint.state.step for checkpoint in found] == [1]
 
 
