@@ -15,7 +15,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Place:
+class PlacedActor:
     """An actor's place; `gpus` are numbered on their node."""
 
     actor: ActorSpec
@@ -27,12 +27,12 @@ class Place:
 class NodeAssignment:
     """All actors; `unplaced` are those for which no node has room."""
 
-    places: tuple[Place, ...]
+    places: tuple[PlacedActor, ...]
     unplaced: tuple[ActorSpec, ...]
 
-    def by_node(self, num_nodes: int) -> list[list[Place]]:
+    def by_node(self, num_nodes: int) -> list[list[PlacedActor]]:
         """The actors of each node."""
-        nodes: list[list[Place]] = [[] for _ in range(num_nodes)]
+        nodes: list[list[PlacedActor]] = [[] for _ in range(num_nodes)]
         for place in self.places:
             nodes[place.node].append(place)
         return nodes
@@ -68,7 +68,7 @@ def assign_nodes(placement: Placement, cluster: ClusterShape) -> NodeAssignment:
 
 def first_fit(actors: Iterable[ActorSpec], nodes: Sequence[Node]) -> NodeAssignment:
     """In the order in which actors are started (learners first), full nodes before the next; `nodes` are filled."""
-    places: list[Place] = []
+    places: list[PlacedActor] = []
     unplaced: list[ActorSpec] = []
     full: dict[tuple[float, float], int] = {}  # nodes, from the first, that have no more room for actors of a size
     for actor in actors:
@@ -76,7 +76,7 @@ def first_fit(actors: Iterable[ActorSpec], nodes: Sequence[Node]) -> NodeAssignm
         for number in range(full.get(size, 0), len(nodes)):
             gpus = nodes[number].take(actor)
             if gpus is not None:
-                places.append(Place(actor, number, gpus))
+                places.append(PlacedActor(actor, number, gpus))
                 break
             full[size] = number + 1
         else:
@@ -109,7 +109,7 @@ def node_shares(placement: Placement, nodes: Sequence[Node]) -> list[NodeShare]:
     return together + [NodeShare(actor, (actor,)) for actor in alone]
 
 
-def _node_share(places: Sequence[Place]) -> NodeShare:
+def _node_share(places: Sequence[PlacedActor]) -> NodeShare:
     """As Ray counts: each actor's need to four decimals; of several GPUs that are shared in parts, all are whole."""
     actors = tuple(place.actor for place in places)
     num_cpus = round(sum(round(actor.num_cpus, 4) for actor in actors), 4)
@@ -126,11 +126,11 @@ def ray_resources(cluster: ClusterShape) -> tuple[Mapping[str, float], Mapping[s
     return {name: amount * cluster.num_nodes for name, amount in node.items()}, node
 
 
-def describe_places(places: Sequence[Place]) -> str:
+def describe_places(places: Sequence[PlacedActor]) -> str:
     """The actors of a node in a few words.
 
     >>> learners = [ActorSpec("learner", index, 4.0, 1.0, 4) for index in range(3)]
-    >>> describe_places([Place(actor, 0, (actor.index,)) for actor in learners])
+    >>> describe_places([PlacedActor(actor, 0, (actor.index,)) for actor in learners])
     'learner-0 to learner-2 on GPU 0-2'
     """
     words = []

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from tinyr1v_ray.cluster.assignment import NodeAssignment, Place, ray_resources
+from tinyr1v_ray.cluster.assignment import NodeAssignment, PlacedActor, ray_resources
 from tinyr1v_ray.cluster.placement import Placement, check_fits
 from tinyr1v_ray.cluster.shape import GIB, ClusterShape
 from tinyr1v_ray.config.train import TrainConfig
@@ -58,7 +58,7 @@ def gpu_problems(assignment: NodeAssignment, memories: Mapping[str, ActorMemory]
         return []
     room = cluster.accelerator.memory_gib * GIB
     problems = {}
-    taken: dict[tuple[int, int], list[Place]] = {}
+    taken: dict[tuple[int, int], list[PlacedActor]] = {}
     for place in assignment.places:
         for gpu in place.gpus:
             taken.setdefault((place.node, gpu), []).append(place)
