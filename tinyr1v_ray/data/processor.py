@@ -109,7 +109,9 @@ class PromptProcessor:
                 yield from self.plain_ids(piece.replace(GUARD, ""))
 
     def _guarded(self, text: str) -> str:
-        return self._control_tokens.sub(lambda found: found[0][0] + GUARD + found[0][1:], text)
+        """With a guard in each control token; a mark is none, also where the family's image token is spelt like it."""
+        guarded = (self._control_tokens.sub(_with_guard, piece) for piece in text.split(IMAGE_MARK))
+        return IMAGE_MARK.join(guarded)
 
     @cached_property
     def _control_tokens(self) -> re.Pattern[str]:
@@ -185,3 +187,7 @@ def _interleave(text: str) -> list[dict[str, str]]:
         content += [{"type": "image"}] if index else []
         content += [{"type": "text", "text": piece}] if piece else []
     return content
+
+
+def _with_guard(found: re.Match[str]) -> str:
+    return found[0][0] + GUARD + found[0][1:]
