@@ -62,7 +62,7 @@ class HeldOutEvaluator(Protocol):
 
 
 class MetricSink(Protocol):
-    """Where a step's figures go."""
+    """Where a step's metrics go."""
 
     def log(
         self,

@@ -35,7 +35,7 @@ def test_every_config_is_parsed_and_planned(path, monkeypatch):
     figures = json.loads(plan_json(plan))
     assert figures["fits"] and figures["cluster"]["shape"] == str(cluster_of(path))
     timed = make_plan(PlanRequest(path, tree, cluster=cluster_of(path), throughput={"generate": 1e4, "learn": 1e4}))
-    assert math.isfinite(timed.figures["seconds"]["run"]) and timed.figures["seconds"]["run"] > 0
+    assert math.isfinite(timed.metrics["seconds"]["run"]) and timed.metrics["seconds"]["run"] > 0
     lines = plan_lines(plan)
     assert lines[2] == "fits" and not [line for line in lines if "nan" in line.split() or "inf" in line.split()]
 

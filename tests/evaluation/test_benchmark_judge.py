@@ -12,11 +12,11 @@ import pytest
 
 from tinyr1v_ray.config.benchmark import JudgeSettings
 from tinyr1v_ray.errors import ConfigError
-from tinyr1v_ray.evaluation.benchmarks.figures import benchmark_figures
 from tinyr1v_ray.evaluation.benchmarks.grading import Grader
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.judge import JudgeClient
 from tinyr1v_ray.evaluation.benchmarks.registry import TEN_BENCHMARKS
+from tinyr1v_ray.evaluation.benchmarks.scores import benchmark_scores
 from tinyr1v_ray.evaluation.benchmarks.stored import StoredAnswer, StoredItem
 
 INTEGER = {"question_type": "free_form", "answer_type": "integer", "choices": "[]"}
@@ -161,7 +161,7 @@ def test_a_judge_that_fails_is_counted_and_never_right(
     graded = grade("charxiv", "Model A", "The model called A", QUERY)
     assert failure in graded.judge_failure and not graded.correct and graded.reward == 0.0
     item = StoredItem(BenchmarkItem("1", "?", "Model A", columns=QUERY), "?")
-    figures = benchmark_figures(TEN_BENCHMARKS["charxiv"], [item], [graded])
+    figures = benchmark_scores(TEN_BENCHMARKS["charxiv"], [item], [graded])
     assert (figures.score, figures.counts.judge_failed, figures.counts.judged) == (0.0, 1, 0)
     assert any(failure in reason for reason in figures.counts.by_reason)
 

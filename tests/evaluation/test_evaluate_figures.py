@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from tinyr1v_ray.evaluation.benchmarks.figures import average_score, benchmark_figures
 from tinyr1v_ray.evaluation.benchmarks.grading import Grader
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.registry import TEN_BENCHMARKS
+from tinyr1v_ray.evaluation.benchmarks.scores import average_score, benchmark_scores
 from tinyr1v_ray.evaluation.benchmarks.stored import StoredAnswer, StoredItem
 
 MMSTAR, MATHVISION = TEN_BENCHMARKS["mmstar"], TEN_BENCHMARKS["mathvision"]
@@ -49,7 +49,7 @@ ANSWERS = [
 def test_two_samples_of_four_items(grader: Grader) -> None:
     """Right: a0, b0, b1 of 8. Tokens 210 in all. Busy from 100 to 104 and from 110 to 111."""
     graded = grader.grade(MMSTAR, ITEMS, ANSWERS)
-    figures = benchmark_figures(MMSTAR, ITEMS, graded)
+    figures = benchmark_scores(MMSTAR, ITEMS, graded)
     assert [row.correct for row in graded] == [True, False, True, True, False, False, False, False]
     assert figures.score == pytest.approx(100 * 3 / 8) and figures.accuracy.value == pytest.approx(3 / 8)
     assert figures.accuracy.low <= 3 / 8 <= figures.accuracy.high and figures.num_samples == 2
@@ -71,17 +71,17 @@ def test_grading_again_changes_nothing(grader: Grader) -> None:
 
 def test_a_model_that_answers_nothing_scores_nothing(grader: Grader) -> None:
     silent = [replace(row, text="", num_tokens=1) for row in ANSWERS[:6]]
-    figures = benchmark_figures(MMSTAR, ITEMS, grader.grade(MMSTAR, ITEMS, silent))
+    figures = benchmark_scores(MMSTAR, ITEMS, grader.grade(MMSTAR, ITEMS, silent))
     assert figures.score == 0 and figures.counts.empty == 6
     assert figures.speed.tokens_per_correct is None and figures.speed.tokens_of_correct is None
 
 
 def test_items_without_answers_count_as_wrong() -> None:
-    assert benchmark_figures(MMSTAR, ITEMS, []).score == 0
+    assert benchmark_scores(MMSTAR, ITEMS, []).score == 0
 
 
 def test_an_average_says_whether_it_is_the_papers() -> None:
-    of_one = benchmark_figures(MMSTAR, ITEMS, [])
+    of_one = benchmark_scores(MMSTAR, ITEMS, [])
     ten = [
         replace(of_one, name=name, score=score) for score, name in zip(range(0, 100, 10), TEN_BENCHMARKS, strict=True)
     ]
@@ -115,6 +115,6 @@ def test_pairs_count_as_pairs_in_the_interval(grader: Grader) -> None:
     columns = [{"image_path": f"{n // 2}.jpg"} for n in range(80)]
     items = [StoredItem(BenchmarkItem(f"{n}", "?", "Yes", {}, "color", columns[n]), "?") for n in range(80)]
     answers = [answer(f"{n}", 0, "Yes" if n // 2 % 2 else "No", 1, 0.0, 1.0) for n in range(80)]
-    accuracy = benchmark_figures(mme, items, grader.grade(mme, items, answers)).accuracy
+    accuracy = benchmark_scores(mme, items, grader.grade(mme, items, answers)).accuracy
     assert accuracy.value == 0.5
     assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 40), rel=0.1)

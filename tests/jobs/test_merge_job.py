@@ -53,7 +53,7 @@ def config(tmp_path: Path) -> dict[str, object]:
 def test_the_plan_counts_as_the_job_does(config: dict[str, object], job: dict) -> None:
     request = PlanRequest(None, config | {"job": job}, cluster=parse_cluster("3xcpu9-64GB"))
     nodes = 3 * [{"CPU": 9.0}]
-    assert make_plan(request).figures["workers"] == merge_job.workers_in_cluster(JobConfig(**job), nodes)
+    assert make_plan(request).metrics["workers"] == merge_job.workers_in_cluster(JobConfig(**job), nodes)
 
 
 def test_a_named_cluster_is_asked_for_its_room(config: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:

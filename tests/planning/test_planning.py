@@ -176,21 +176,21 @@ def test_batch_arithmetic_of_the_papers_step():
 
 def test_stated_throughput_is_what_the_time_is_made_of():
     seen = plan(MATH, throughput={"generate": 10_000, "learn": 20_000}, expect={"completion": 100})
-    seconds = seen.figures["seconds"]
+    seconds = seen.metrics["seconds"]
     assert seconds["generate"] == pytest.approx(2560 * 100 / 10_000)
     assert seconds["learn"] == pytest.approx(2560 * 100 / 20_000)
     assert seconds["step"] == pytest.approx(sum(seconds[name] for name in ("generate", "learn", "publish")))
-    assert seen.figures["gpu_hours"] == pytest.approx(8 * seconds["run"] / 3600)
+    assert seen.metrics["gpu_hours"] == pytest.approx(8 * seconds["run"] / 3600)
     overlapped = plan(
         MATH, "run.max_staleness=1", throughput={"generate": 10_000, "learn": 20_000}, expect={"completion": 100}
     )
-    assert overlapped.figures["seconds"]["step"] == pytest.approx(25.6), "the longer of writing and the rest"
+    assert overlapped.metrics["seconds"]["step"] == pytest.approx(25.6), "the longer of writing and the rest"
 
 
 def test_no_time_is_guessed(capsys):
     """Half of what it takes to tell is no more than nothing."""
     for throughput in ({}, {"generate": 10_000}, {"learn": 20_000}):
-        assert "seconds" not in plan(MATH, throughput=throughput).figures
+        assert "seconds" not in plan(MATH, throughput=throughput).metrics
     assert main(["plan", "--config", str(MATH)]) == 0
     assert "--throughput generate=N,learn=N (tokens a second) or --recorded RUN says it" in capsys.readouterr().out
 
@@ -223,7 +223,7 @@ def test_recorded_throughput_leaves_the_first_step_out_and_is_scaled(tmp_path):
     more, _ = read_recorded(run, twice)
     assert (more.generate, more.learn) == (4000.0, 12000.0) and "2 x its engines and 3 x its ranks" in more.source
     seen = plan(OCR, cluster="1xcpu2-16GB", recorded=run)
-    assert seen.figures["seconds"]["generate"] == pytest.approx(128 * 25 / 2000)
+    assert seen.metrics["seconds"]["generate"] == pytest.approx(128 * 25 / 2000)
     assert "doubtful" in read_recorded(run, load_settings(TrainConfig, MATH))[0].source
 
 
@@ -240,7 +240,7 @@ def test_a_recorded_run_that_is_none_is_said(tmp_path):
 def test_evaluations_are_placed_as_they_run():
     path = CONFIGS / "evaluate_ten_benchmarks.yaml"
     config = load_settings(EvaluateConfig, path)
-    places = make_plan(PlanRequest(path, read_yaml(path), cluster=parse_cluster(EIGHT))).figures["placement"]
+    places = make_plan(PlanRequest(path, read_yaml(path), cluster=parse_cluster(EIGHT))).metrics["placement"]
     assert [place["actor"] for place in places] == [actor.name for actor in plan_engines(config.engine).actors]
     assert sum(count_items(config).values()) == 16_427
     assert set(count_items(load_settings(EvaluateConfig, path, ["num_items=100"])).values()) == {100}

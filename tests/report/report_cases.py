@@ -17,9 +17,9 @@ from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.images import ImageFacts, inspect_image, store_image
-from tinyr1v_ray.evaluation.benchmarks.figures import answering_speed, average_score, benchmark_figures
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
 from tinyr1v_ray.evaluation.benchmarks.registry import find_benchmark
+from tinyr1v_ray.evaluation.benchmarks.scores import answering_speed, average_score, benchmark_scores
 from tinyr1v_ray.evaluation.benchmarks.stored import (
     StoredAnswer,
     StoredItem,
@@ -168,7 +168,7 @@ def write_evaluation(folder: Path, case: Case, seed: int) -> None:
             answers.append(_answer(name, stored, text, right, tokens_of(case, seed, place)))
         write_items(benchmark_folder(folder, name), items)
         write_answers(benchmark_folder(folder, name), answers)
-        figures.append(benchmark_figures(find_benchmark(name, {}), items, answers))
+        figures.append(benchmark_scores(find_benchmark(name, {}), items, answers))
         everything += answers
     row = {"average": average_score(figures), "speed": asdict(answering_speed(everything))}
     replace_file(folder / "scores.json", to_json(row | {"benchmarks": {of.name: asdict(of) for of in figures}}))

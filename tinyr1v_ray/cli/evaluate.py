@@ -11,7 +11,7 @@ from tinyr1v_ray.cli.arguments import given_settings
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-    from tinyr1v_ray.evaluation.benchmarks.figures import BenchmarkFigures
+    from tinyr1v_ray.evaluation.benchmarks.scores import BenchmarkScores
     from tinyr1v_ray.jobs.evaluate.job import EvaluationSummary
 
 TEN = "mathvista, mathvision, mathverse, wemath, chartqa, charxiv, ocrbench, ocr_reasoning, mme, mmstar"
@@ -45,7 +45,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Evaluate or score again, and print the figures."""
+    """Evaluate or score again, and print the scores."""
     from tinyr1v_ray.config.base import parse_settings, put_over, read_yaml
     from tinyr1v_ray.config.evaluate import EvaluateConfig
     from tinyr1v_ray.config.own_function import look_here
@@ -100,12 +100,12 @@ def _flags(options: argparse.Namespace) -> dict[tuple[str, ...], Any]:
 def _say(summary: EvaluationSummary) -> list[str]:
     head = f"{'benchmark':<20} {'items':>6} {'score':>6} {'accuracy (95 %)':>21} {'tokens':>7} {'per right':>9} "
     lines = [head + f"{'tokens/s':>8} {'p50 s':>6} {'p95 s':>6}"]
-    lines += [_row(figures) for figures in summary.figures]
-    for figures in summary.figures:
-        lines += _remarks(figures)
-    if len(summary.figures) > 1:
-        of = "the paper's ten" if summary.average["is_papers"] else f"{len(summary.figures)} (not the paper's ten)"
-        lines.append(f"average of {of}: {summary.average['score']:.1f}")
+    lines += [_row(scores) for scores in summary.scores]
+    for scores in summary.scores:
+        lines += _remarks(scores)
+    if len(summary.scores) > 1:
+        which = "the paper's ten" if summary.average["is_papers"] else f"{len(summary.scores)} (not the paper's ten)"
+        lines.append(f"average of {which}: {summary.average['score']:.1f}")
         lines.append(f"all together: {_speed(summary)}")
     return [*lines, f"answers and scores: {summary.folder}"]
 
@@ -118,8 +118,8 @@ def _speed(summary: EvaluationSummary) -> str:
     return f"{speed.tokens} tokens in {speed.busy_s:.1f} s, {per_answer}"
 
 
-def _row(figures: BenchmarkFigures) -> str:
-    accuracy, speed = (100 * value for value in figures.accuracy), figures.speed
+def _row(scores: BenchmarkScores) -> str:
+    accuracy, speed = (100 * value for value in scores.accuracy), scores.speed
     value, low, high = accuracy
     tokens = None if speed.tokens_per_answer is None else speed.tokens_per_answer.value
     numbers = [
@@ -133,16 +133,16 @@ def _row(figures: BenchmarkFigures) -> str:
         f"{'-' if number is None else f'{number:.{digits}f}':>{width}}" for number, width, digits in numbers
     )
     interval = f"{value:.1f} ({low:.1f} to {high:.1f})"
-    return f"{figures.name:<20} {figures.counts.items:>6} {figures.score:>6.1f} {interval:>21} {shown}"
+    return f"{scores.name:<20} {scores.counts.items:>6} {scores.score:>6.1f} {interval:>21} {shown}"
 
 
-def _remarks(figures: BenchmarkFigures) -> list[str]:
-    """What a reader must know of the figures: what could not be scored, and by which name the judge's part went."""
-    counts, lines = figures.counts, []
+def _remarks(scores: BenchmarkScores) -> list[str]:
+    """What a reader must know of the scores: what could not be scored, and by which name the judge's part went."""
+    counts, lines = scores.counts, []
     if counts.empty or counts.truncated:
-        lines.append(f"{figures.name}: {counts.empty} empty answers, {counts.truncated} cut off at the longest length")
+        lines.append(f"{scores.name}: {counts.empty} empty answers, {counts.truncated} cut off at the longest length")
     if counts.judged or counts.judge_failed:
-        lines.append(f"{figures.name}: {counts.judged} answers judged, the judge failed on {counts.judge_failed}")
-    for reason, of in counts.by_reason.items():
-        lines.append(f"{figures.name}: {of['items']} items wrong because: {reason} (first: {of['first']})")
+        lines.append(f"{scores.name}: {counts.judged} answers judged, the judge failed on {counts.judge_failed}")
+    for reason, wrong in counts.by_reason.items():
+        lines.append(f"{scores.name}: {wrong['items']} items wrong because: {reason} (first: {wrong['first']})")
     return lines

@@ -8,7 +8,7 @@ from tinyr1v_ray.config.base import Settings
 
 
 class TelemetrySettings(Settings):
-    """Where figures go besides the run's own files."""
+    """Where metrics go besides the run's own files."""
 
     tensorboard: bool = True
     """Write TensorBoard events."""

@@ -1,4 +1,4 @@
-"""Held-out answers of one model, as they are stored, and the figures that follow from them alone."""
+"""Held-out answers of one model, as they are stored, and the metrics that follow from them alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyr1v_ray.evaluation.statistics import bootstrap_mean, paired_bootstrap, wilson_interval
 from tinyr1v_ray.files.durable import replace_file
-from tinyr1v_ray.telemetry.summary import Change, Figure, HeldOut
+from tinyr1v_ray.telemetry.summary import Change, HeldOut, Interval
 from tinyr1v_ray.types import ScoredGroup
 
 
@@ -61,7 +61,7 @@ def read_answers(path: Path) -> list[HeldOutAnswer]:
     return [HeldOutAnswer(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def held_out_figures(answers: Sequence[HeldOutAnswer]) -> list[HeldOut]:
+def held_out_metrics(answers: Sequence[HeldOutAnswer]) -> list[HeldOut]:
     """By domain: accuracy (Wilson interval) and tokens per answer (bootstrap interval)."""
     return [
         HeldOut(
@@ -101,7 +101,7 @@ def held_out_changes(before: Sequence[HeldOutAnswer], after: Sequence[HeldOutAns
     return [Change(domain, *_paired(rows, after_by_id)) for domain, rows in _by_domain(shared).items()]
 
 
-def _paired(before: Sequence[HeldOutAnswer], after_by_id: dict[str, HeldOutAnswer]) -> tuple[Figure, Figure]:
+def _paired(before: Sequence[HeldOutAnswer], after_by_id: dict[str, HeldOutAnswer]) -> tuple[Interval, Interval]:
     pairs = [(row, after_by_id[row.prompt_id]) for row in before]
     correct = np.array([(then.correct, now.correct) for then, now in pairs], np.float64)
     tokens = np.array([(then.num_tokens, now.num_tokens) for then, now in pairs], np.float64)

@@ -1,4 +1,4 @@
-"""Intervals and tests for held-out figures. Everything that is drawn is drawn from a seed."""
+"""Intervals and tests for held-out metrics. Everything that is drawn is drawn from a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every figure that a plan takes for granted, in one place, each with where it comes from.
+"""Every metric that a plan takes for granted, in one place, each with where it comes from.
 
 Processes on the CPU are dominated by what their libraries take. Those footprints were measured on finished runs of the
 miniature (`summary.json`: peak_memory_mib), less what the estimate itself counts; a test holds them to a real run.

@@ -33,9 +33,9 @@ from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
 from tinyr1v_ray.planning.shapes import find_shape, stand_in_note
 from tinyr1v_ray.planning.throughput import UNKNOWN, stated_throughput
 from tinyr1v_ray.planning.train_sections import (
-    memory_figures,
+    memory_metrics,
     memory_sections,
-    placement_figures,
+    placement_metrics,
     placement_section,
 )
 from tinyr1v_ray.planning.units import count, duration
@@ -88,13 +88,13 @@ def plan_evaluate_settings(config: EvaluateConfig, request: PlanRequest, cluster
             placement_section(assignment, cluster),
             *memory_sections(memories),
         ),
-        figures={
+        metrics={
             "num_parameters": shape.num_parameters,
             "items": items,
             "answers": rows,
             **({"seconds": {"run": answer_s}, "gpu_hours": gpu_hours} if answer_s else {}),
-            "placement": placement_figures(assignment),
-            "memory": [memory_figures(each) for each in memories],
+            "placement": placement_metrics(assignment),
+            "memory": [memory_metrics(each) for each in memories],
         },
         settings=config.model_dump(mode="json"),
         warnings=stand_in_note(config.model.path, shape),

@@ -67,7 +67,7 @@ def plan_merge_settings(config: MergeConfig, request: PlanRequest, cluster: Clus
         problems=problems,
         change=change,
         sections=merge_sections(merge, workers, run_s, gpus, f"assumed: {_rate(rates)}"),
-        figures={
+        metrics={
             "tensors": len(merge.tasks),
             "flops": sum(task.cost.flops for task in merge.tasks),
             "read_bytes": sum(task.cost.read_bytes for task in merge.tasks),

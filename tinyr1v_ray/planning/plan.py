@@ -25,7 +25,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything `tinyr1v plan` says. `figures` are the same numbers for machines, units in the names."""
+    """Everything `tinyr1v plan` says. `metrics` are the same numbers for machines, units in the names."""
 
     kind: str
     title: str
@@ -33,7 +33,7 @@ class Plan:
     problems: tuple[str, ...]
     change: str
     sections: tuple[Section, ...]
-    figures: Mapping[str, Any]
+    metrics: Mapping[str, Any]
     settings: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
 
@@ -104,7 +104,7 @@ def section_lines(section: Section) -> Iterator[str]:
 
 
 def plan_json(plan: Plan) -> str:
-    """One object: verdict, figures (units in the names) and the resolved settings."""
+    """One object: verdict, metrics (units in the names) and the resolved settings."""
     content: Mapping[str, Any] = {
         "kind": plan.kind,
         "title": plan.title,
@@ -119,7 +119,7 @@ def plan_json(plan: Plan) -> str:
         "problems": list(plan.problems),
         "nearest_change": plan.change,
         "notes": list(plan.warnings),
-        **plan.figures,
+        **plan.metrics,
         "settings": dict(plan.settings),
     }
     return to_json(content, indent=2)

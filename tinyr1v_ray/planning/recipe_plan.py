@@ -31,8 +31,8 @@ def plan_recipe(request: PlanRequest, cluster: ClusterShape) -> Plan:
     of_base = replace(request, shape=request.shape or config.base)
     stages = build_graph(config, read_inputs=False).stages
     plans = {stage.id: _PLANNERS[type(stage)](stage.settings, of_base, cluster) for stage in stages}
-    seconds = {name: plan.figures["seconds"]["run"] for name, plan in plans.items() if "seconds" in plan.figures}
-    gpu_hours = sum(float(plan.figures.get("gpu_hours", 0.0)) for plan in plans.values())
+    seconds = {name: plan.metrics["seconds"]["run"] for name, plan in plans.items() if "seconds" in plan.metrics}
+    gpu_hours = sum(float(plan.metrics.get("gpu_hours", 0.0)) for plan in plans.values())
     whole_s = sum(seconds.values()) if len(seconds) == len(plans) else None
     wrong = {name: plan for name, plan in plans.items() if plan.problems}
     rows = [
@@ -58,8 +58,8 @@ def plan_recipe(request: PlanRequest, cluster: ClusterShape) -> Plan:
             Section("Stages", tuple(_stage_rows(plans, seconds)), ("", "seeds", "each"), (1, 2)),
             *_example(plans),
         ),
-        figures={
-            "stages": {name: dict(plan.figures) for name, plan in plans.items()},
+        metrics={
+            "stages": {name: dict(plan.metrics) for name, plan in plans.items()},
             **({"seconds": {"run": whole_s}, "gpu_hours": gpu_hours} if whole_s else {}),
         },
         settings=config.model_dump(mode="json"),

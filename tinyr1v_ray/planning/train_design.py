@@ -34,7 +34,7 @@ from tinyr1v_ray.weight_sync.transports import TRANSPORTS
 
 @dataclass(frozen=True)
 class TrainDesign:
-    """A training on a cluster, worked out: what the sections and figures are made of."""
+    """A training on a cluster, worked out: what the sections and metrics are made of."""
 
     config: TrainConfig
     shape: ModelShape

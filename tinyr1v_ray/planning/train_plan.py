@@ -13,7 +13,7 @@ from tinyr1v_ray.planning.plan import Plan, PlanRequest
 from tinyr1v_ray.planning.shapes import find_shape, stand_in_note
 from tinyr1v_ray.planning.throughput import StepTime, read_recorded, stated_throughput, train_time
 from tinyr1v_ray.planning.train_design import TrainDesign, design_training
-from tinyr1v_ray.planning.train_sections import train_figures, train_sections
+from tinyr1v_ray.planning.train_sections import train_metrics, train_sections
 
 
 def plan_training(request: PlanRequest, cluster: ClusterShape) -> Plan:
@@ -37,7 +37,7 @@ def plan_train_settings(config: TrainConfig, request: PlanRequest, cluster: Clus
         problems=design.problems,
         change=_change(design, expect) if design.problems else "",
         sections=train_sections(design, time),
-        figures=train_figures(design, time),
+        metrics=train_metrics(design, time),
         settings=config.model_dump(mode="json"),
         warnings=stand_in_note(config.model.path, shape) + _warnings(design, time),
     )

@@ -1,4 +1,4 @@
-"""A training's plan as tables and as figures."""
+"""A training's plan as tables and as metrics."""
 
 from __future__ import annotations
 
@@ -153,25 +153,25 @@ def _disk_section(design: TrainDesign) -> Section:
     return Section("Disk", tuple(rows), numeric=(1,))
 
 
-def train_figures(design: TrainDesign, time: StepTime | None) -> dict[str, Any]:
+def train_metrics(design: TrainDesign, time: StepTime | None) -> dict[str, Any]:
     """The same for machines."""
     expected, most = design.work.expected, design.work.most
     disk = design.disk_bytes
     return {
         "num_parameters": design.shape.num_parameters,
-        "placement": placement_figures(design.assignment),
-        "memory": [memory_figures(memory) for memory in design.memories.values()],
+        "placement": placement_metrics(design.assignment),
+        "memory": [memory_metrics(memory) for memory in design.memories.values()],
         "disk_bytes": design.total_disk_bytes,
         "checkpoint_bytes": disk["one"],
         "export_bytes": disk["export"],
-        "batch": {name: _load_figures(load) for name, load in (("expected", expected), ("most", most))},
+        "batch": {name: _load_metrics(load) for name, load in (("expected", expected), ("most", most))},
         "max_staleness": design.config.run.max_staleness,
         "window_groups": design.work.window_groups,
-        **(_time_figures(design, time) if time else {}),
+        **(_time_metrics(design, time) if time else {}),
     }
 
 
-def _time_figures(design: TrainDesign, time: StepTime) -> dict[str, Any]:
+def _time_metrics(design: TrainDesign, time: StepTime) -> dict[str, Any]:
     return {
         "seconds": {
             "generate": time.generate_s,
@@ -185,7 +185,7 @@ def _time_figures(design: TrainDesign, time: StepTime) -> dict[str, Any]:
     }
 
 
-def placement_figures(assignment: NodeAssignment) -> list[dict[str, Any]]:
+def placement_metrics(assignment: NodeAssignment) -> list[dict[str, Any]]:
     """Where each actor lies; node None for one without a place."""
     placed = [
         {"actor": place.actor.name, "node": place.node, "gpus": list(place.gpus), "cpus": place.actor.num_cpus}
@@ -196,7 +196,7 @@ def placement_figures(assignment: NodeAssignment) -> list[dict[str, Any]]:
     ]
 
 
-def memory_figures(memory: ActorMemory) -> dict[str, Any]:
+def memory_metrics(memory: ActorMemory) -> dict[str, Any]:
     """Bytes by part."""
     return {
         "role": memory.role,
@@ -208,7 +208,7 @@ def memory_figures(memory: ActorMemory) -> dict[str, Any]:
     }
 
 
-def _load_figures(load: StepLoad) -> dict[str, float]:
+def _load_metrics(load: StepLoad) -> dict[str, float]:
     return {
         "prompts": load.num_prompts,
         "completions_of_a_prompt": load.num_completions,

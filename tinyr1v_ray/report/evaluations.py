@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tinyr1v_ray.config.benchmark import UserBenchmarkSettings
 from tinyr1v_ray.errors import DataError
-from tinyr1v_ray.evaluation.benchmarks.figures import official_figures
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
 from tinyr1v_ray.evaluation.benchmarks.registry import find_benchmark
+from tinyr1v_ray.evaluation.benchmarks.scores import official_scores
 from tinyr1v_ray.evaluation.benchmarks.stored import (
     ANSWERS,
     StoredAnswer,
@@ -63,7 +63,7 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Answered], list[str]]:
 def _answered(
     benchmark: Benchmark, items: Sequence[StoredItem], answers: Sequence[StoredAnswer], images: Path
 ) -> Answered:
-    figures, correct_SN = official_figures(benchmark, items, answers)
+    figures, correct_SN = official_scores(benchmark, items, answers)
     is_plain = abs(figures["score"] - 100 * correct_SN.mean()) < _EQUAL_POINTS
     groups = tuple(benchmark.group(stored.item) for stored in items)
     return Answered(tuple(items), groups, tuple(answers), figures["score"], bool(is_plain), images)

@@ -1,4 +1,4 @@
-"""From a finished step to its row of figures."""
+"""From a finished step to its row of metrics."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def step_metrics(
     num_rejected: int,
     seconds: Mapping[str, float],
 ) -> StepMetrics:
-    """The step's figures beside the learner's own; `seconds` is a lap of the phase clock.
+    """The step's metrics beside the learner's own; `seconds` is a lap of the phase clock.
 
     Means of rewards, their parts, lengths and accuracy are over usable completions (finished, scored, not empty) and
     NaN when there are none. `truncated_share` is of all completions, `no_signal_share` the share of groups whose
     advantages are all zero, `equal_reward_share` that of groups whose usable rewards are all the same; for the other
-    figures of advantages see `_advantage_figures`, for the histogram of pass rates `_pass_rates`. An algorithm's state,
-    such as a controlled beta, is among the figures. `staleness_max` is how many versions the weights had moved on, when
+    metrics of advantages see `_advantage_metrics`, for the histogram of pass rates `_pass_rates`. An algorithm's state,
+    such as a controlled beta, is among the metrics. `staleness_max` is how many versions the weights had moved on, when
     the step was trained, since the oldest token was sampled: update v trains the weights of version v - 1.
     `tokens_per_second` are all completion tokens over the step's wall seconds.
 
@@ -37,7 +37,7 @@ def step_metrics(
     num_tokens = sum(int(group.lengths_G.sum()) for group in groups)
     own = {
         **_means(groups),
-        **_advantage_figures(groups, advantages),
+        **_advantage_metrics(groups, advantages),
         **_pass_rates(groups),
         **advantages.state,
         "truncated_share": _mean([finish == Finish.LENGTH for finish in finishes]),
@@ -75,7 +75,7 @@ def _means(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     }
 
 
-def _advantage_figures(groups: Sequence[ScoredGroup], advantages: StepAdvantages) -> dict[str, float]:
+def _advantage_metrics(groups: Sequence[ScoredGroup], advantages: StepAdvantages) -> dict[str, float]:
     """Whether advantages reward what is right, and how much of them is due to length alone.
 
     Of the right answers the share with a negative advantage, of the wrong ones that with a positive one, NaN when there

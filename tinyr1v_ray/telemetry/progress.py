@@ -114,7 +114,7 @@ class RunProgress:
 
 
 def format_step(metrics: StepMetrics, num_steps: int, left_s: float | None) -> str:
-    """One line about a step; a figure that the step lacks is left out, and so is a phase that took no time.
+    """One line about a step; a metric that the step lacks is left out, and so is a phase that took no time.
 
     >>> values = {"reward_mean": 0.8125, "accuracy": 0.75, "length_mean": 31.25}
     >>> format_step(StepMetrics(3, 3, values, {"generate": 1.6, "learn": 0.71, "step": 2.4}), 12, 21.6)

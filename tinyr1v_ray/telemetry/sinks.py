@@ -1,4 +1,4 @@
-"""Where a step's figures go: the run folder's own files always, TensorBoard by default, Weights & Biases on request."""
+"""Where a step's metrics go: the run folder's own files always, TensorBoard by default, Weights & Biases on request."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Sink(Protocol):
 
 
 class StepRecorder:
-    """The loop's `MetricSink`: works out a step's figures and hands them to several sinks, in order."""
+    """The loop's `MetricSink`: works out a step's metrics and hands them to several sinks, in order."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = tuple(sinks)
@@ -119,7 +119,7 @@ class TensorBoardSink:
             self._writer.add_event(Event(wall_time=time.time(), step=first_step, session_log=start))
 
     def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
-        """Write the step's figures as scalars `train/...` and its seconds as `seconds/...`."""
+        """Write the step's metrics as scalars `train/...` and its seconds as `seconds/...`."""
         named = {f"train/{name}": value for name, value in metrics.values.items()}
         named |= {f"seconds/{name}": value for name, value in metrics.seconds.items()}
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in named.items()])

@@ -1,4 +1,4 @@
-"""What a run says at its end: held-out figures before and after with their intervals, and where its results lie."""
+"""What a run says at its end: held-out metrics before and after with their intervals, and where its results lie."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-Figure = tuple[float, float, float]
+Interval = tuple[float, float, float]
 """An estimate and the two ends of its interval."""
 
 
@@ -20,8 +20,8 @@ class HeldOut:
 
     domain: str
     num_items: int
-    accuracy: Figure
-    tokens: Figure
+    accuracy: Interval
+    tokens: Interval
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Change:
     """Differences after - before on the same items, with paired 95 % intervals: `accuracy` in [-1, 1], `tokens`."""
 
     domain: str
-    accuracy: Figure
-    tokens: Figure
+    accuracy: Interval
+    tokens: Interval
 
 
 def format_summary(
@@ -40,7 +40,7 @@ def format_summary(
     paths: Mapping[str, Path],
     warnings: Sequence[str] = (),
 ) -> str:
-    """The closing text of a run; `changes` may be empty, and a domain may lack one of the two figures.
+    """The closing text of a run; `changes` may be empty, and a domain may lack one of the two metrics.
 
     `warnings` say what the run lacked, a line each, above where its results lie.
 
@@ -83,12 +83,12 @@ def _domain_rows(
     return [rows[0], *(["", "", *row[2:]] for row in rows[1:])]
 
 
-def _percent(figure: Figure) -> Figure:
-    return 100 * figure[0], 100 * figure[1], 100 * figure[2]
+def _percent(interval: Interval) -> Interval:
+    return 100 * interval[0], 100 * interval[1], 100 * interval[2]
 
 
-def _interval(figure: Figure, form: str, unit: str = "") -> str:
-    return f"{figure[0]:{form}}{unit} [{figure[1]:{form}}, {figure[2]:{form}}]"
+def _interval(interval: Interval, form: str, unit: str = "") -> str:
+    return f"{interval[0]:{form}}{unit} [{interval[1]:{form}}, {interval[2]:{form}}]"
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:

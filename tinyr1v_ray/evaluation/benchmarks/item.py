@@ -76,7 +76,7 @@ class Benchmark:
     """A benchmark in VLMEvalKit's layout.
 
     `files` are the names its TSV goes by. `columns` must be in the file, besides index, question, answer and an image.
-    `score` makes the official figures (`score` on 0-100, and parts) of one answer per item, in the items' order.
+    `score` makes the official scores (`score` on 0-100, and parts) of one answer per item, in the items' order.
     `group` names what belongs together (MME's pairs): a limited evaluation never tears a group, and comparisons of
     models draw whole groups. `metric` is the name of a shared grading rule, empty where the benchmark has its own.
     `rule` says what is official; only the paper's benchmarks have one. `hidden_key` reads the key from the row's other

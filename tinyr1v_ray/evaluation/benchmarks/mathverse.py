@@ -23,7 +23,7 @@ RULE = OfficialRule(
     source="Zhang et al., arXiv 2403.14624; ZrrSkywalker/MathVerse, and VLMEvalKit, utils/mathverse.py as in "
     "ms-vlmeval 0.0.20; testmini",
     metric="one LLM call extracts the answer, a second one compares it with the key. Here rules grade letters "
-    "and expressions, and a judge compares where they are not sure. The figure by problem version comes"
+    "and expressions, and a judge compares where they are not sure. The score by problem version comes"
     " with the score",
     prompt="the table's question as it is, as in VLMEvalKit",
     lenient=(

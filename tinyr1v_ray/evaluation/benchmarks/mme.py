@@ -84,8 +84,8 @@ def score(items: Sequence[BenchmarkItem], correct: Sequence[bool]) -> dict[str, 
     by_category = {category: _category_score(list(images.values())) for category, images in sorted(answers.items())}
     cognition = sum(value for category, value in by_category.items() if category in COGNITION)
     total = sum(by_category.values())
-    figures = {"total": total, "perception": total - cognition, "cognition": cognition}
-    return {"score": 100.0 * total / (_MAX_OF_CATEGORY * len(by_category)), **figures, **by_category}
+    scores = {"total": total, "perception": total - cognition, "cognition": cognition}
+    return {"score": 100.0 * total / (_MAX_OF_CATEGORY * len(by_category)), **scores, **by_category}
 
 
 def _category_score(images: Sequence[Sequence[bool]]) -> float:

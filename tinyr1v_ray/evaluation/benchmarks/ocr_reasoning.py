@@ -11,7 +11,7 @@ RULE = OfficialRule(
     source="Huang et al., arXiv 2505.17163; SCUT-DLVCLab/OCR-Reasoning, and VLMEvalKit, utils/ocr_reasoning.py"
     "; 1,069 items",
     metric="an LLM extracts the answer, which is then compared by its letter, as a number, or as a text "
-    "without blanks. Here rules extract, and a judge where they are not sure. The second figure, marks "
+    "without blanks. Here rules extract, and a judge where they are not sure. The second score, marks "
     "for the reasoning, is not computed",
     prompt="the question and the item's format of the answer, as in VLMEvalKit, whose request to reason is in "
     "other words; options besides",

@@ -22,7 +22,7 @@ _WIDTH = 110
 
 @dataclass(frozen=True)
 class OfficialRule:
-    """What a benchmark's figures follow and where they part from it.
+    """What a benchmark's scores follow and where they part from it.
 
     `lenient` says what counts here and not there, `strict` what counts there and not here, both without a judge.
     """

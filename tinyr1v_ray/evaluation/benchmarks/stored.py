@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: items and answers, from which every figure follows."""
+"""What an evaluation leaves on disk: items and answers, from which every metric follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole evaluation: items read, answers drawn by engines and stored, grades and figures made of what is stored."""
+"""A whole evaluation: items read, answers drawn by engines and stored, grades and scores made of what is stored."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tinyr1v_ray.cluster.reservation import Reservation
 from tinyr1v_ray.cluster.rollout_pool import RolloutPool, start_engines
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.errors import DataError
-from tinyr1v_ray.evaluation.benchmarks.figures import (
-    BenchmarkFigures,
-    Speed,
-    answering_speed,
-    average_score,
-    benchmark_figures,
-)
 from tinyr1v_ray.evaluation.benchmarks.grading import Grader
 from tinyr1v_ray.evaluation.benchmarks.item import Benchmark
 from tinyr1v_ray.evaluation.benchmarks.judge import JudgeClient
+from tinyr1v_ray.evaluation.benchmarks.scores import (
+    BenchmarkScores,
+    Speed,
+    answering_speed,
+    average_score,
+    benchmark_scores,
+)
 from tinyr1v_ray.evaluation.benchmarks.stored import (
     ANSWERS,
     ITEMS,
@@ -56,10 +56,10 @@ from tinyr1v_ray.types import Prompt
 
 @dataclass(frozen=True)
 class EvaluationSummary:
-    """The figures of every benchmark in the folder, their average, and the cost of all answers together."""
+    """The scores of every benchmark in the folder, their average, and the cost of all answers together."""
 
     folder: Path
-    figures: tuple[BenchmarkFigures, ...]
+    scores: tuple[BenchmarkScores, ...]
     average: dict[str, object]
     speed: Speed
 
@@ -74,7 +74,7 @@ class _Pending:
 
 
 def run_evaluation(config: EvaluateConfig) -> EvaluationSummary:
-    """Draw what answers are missing, grade all, write the figures. Raises the errors of `tinyr1v_ray.errors`.
+    """Draw what answers are missing, grade all, write the scores. Raises the errors of `tinyr1v_ray.errors`.
 
     Started again, a killed evaluation goes on where it was; where no answer is missing, no cluster is started.
     """
@@ -113,7 +113,7 @@ async def evaluate_model(
 
 
 def run_rescoring(folder: Path, overrides: Sequence[str] = ()) -> EvaluationSummary:
-    """Grade the stored answers of an evaluation again and write the figures; no model and no cluster is needed."""
+    """Grade the stored answers of an evaluation again and write the scores; no model and no cluster is needed."""
     output = folder.expanduser().absolute()
     config = recorded_config(output, overrides)
     with Display(quiet=not config.progress) as display:
@@ -229,11 +229,11 @@ async def _draw(
 def _score(
     config: EvaluateConfig, output: Path, judge: JudgeClient | None, progress: EvaluationProgress
 ) -> EvaluationSummary:
-    """Grades and figures of every benchmark in the folder, from what is stored there alone.
+    """Grades and scores of every benchmark in the folder, from what is stored there alone.
 
     All of it is read before anything is written: a damaged folder stays as it is.
     """
-    figures: list[BenchmarkFigures] = []
+    scores: list[BenchmarkScores] = []
     everything: list[StoredAnswer] = []
     with Grader(config.judge.num_parallel) as grader:
         for benchmark, folder, items, answers in [_stored(output, each) for each in named_benchmarks(config)]:
@@ -241,8 +241,8 @@ def _score(
                 graded = grader.grade(benchmark, items, answers, judge, on_done)
             write_answers(folder, graded)
             everything += graded
-            figures.append(benchmark_figures(benchmark, items, graded))
-    average, speed = average_score(figures), answering_speed(everything)
-    row = {"average": average, "speed": asdict(speed), "benchmarks": {of.name: asdict(of) for of in figures}}
+            scores.append(benchmark_scores(benchmark, items, graded))
+    average, speed = average_score(scores), answering_speed(everything)
+    row = {"average": average, "speed": asdict(speed), "benchmarks": {each.name: asdict(each) for each in scores}}
     replace_file(output / SCORES, to_json(row, indent=2) + "\n")
-    return EvaluationSummary(output, tuple(figures), average, speed)
+    return EvaluationSummary(output, tuple(scores), average, speed)

@@ -22,7 +22,7 @@ from tinyr1v_ray.errors import EngineDiedError, LearnerDiedError
 from tinyr1v_ray.evaluation.held_out import (
     HeldOutAnswer,
     held_out_changes,
-    held_out_figures,
+    held_out_metrics,
     read_answers,
     write_answers,
 )
@@ -206,7 +206,7 @@ class _Run:
         self, before: list[HeldOutAnswer], after: list[HeldOutAnswer], components: Components, checkpoint: Path
     ) -> str:
         """Write `summary.json` and return its text."""
-        figures = {"before": held_out_figures(before), "after": held_out_figures(after)}
+        metrics = {"before": held_out_metrics(before), "after": held_out_metrics(after)}
         changes = held_out_changes(before, after)
         warnings = read_lacks(self._folder / METRICS_FILE)
         memory = {"driver": peak_memory_mib()} | await components.peak_memory_mib()
@@ -216,14 +216,14 @@ class _Run:
             "run folder": self._folder,
         }
         row = {
-            **{when: [asdict(figure) for figure in of_domains] for when, of_domains in figures.items()},
+            **{when: [asdict(metric) for metric in of_domains] for when, of_domains in metrics.items()},
             "changes": [asdict(change) for change in changes],
             "warnings": warnings,
             "peak_memory_mib": memory,
             "paths": {name: str(path) for name, path in paths.items()},
         }
         replace_file(self._folder / "summary.json", to_json(row, indent=2) + "\n")
-        return format_summary(figures["before"], figures["after"], changes, _shown(paths), warnings)
+        return format_summary(metrics["before"], metrics["after"], changes, _shown(paths), warnings)
 
 
 class _Counted:

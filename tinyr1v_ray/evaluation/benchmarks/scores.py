@@ -58,8 +58,8 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class BenchmarkFigures:
-    """Of one benchmark: `score` is its official figure on 0-100, `parts` are its other official figures.
+class BenchmarkScores:
+    """Of one benchmark: `score` is its official score on 0-100, `parts` are its other official scores.
 
     With K samples an item, score and parts are means over the K runs, and accuracy is avg@K, with a bootstrap interval
     over items, those that belong together drawn together.
@@ -75,16 +75,16 @@ class BenchmarkFigures:
     speed: Speed
 
 
-def benchmark_figures(
+def benchmark_scores(
     benchmark: Benchmark, items: Sequence[StoredItem], answers: Sequence[StoredAnswer]
-) -> BenchmarkFigures:
-    """All figures; an item without an answer counts as wrong."""
-    parts, correct_SN = official_figures(benchmark, items, answers)
+) -> BenchmarkScores:
+    """All scores; an item without an answer counts as wrong."""
+    parts, correct_SN = official_scores(benchmark, items, answers)
     accuracy_N = correct_SN.mean(axis=0)
     by_category: dict[str, list[float]] = defaultdict(list)
     for stored, value in zip(items, accuracy_N, strict=True):
         by_category[stored.item.category].append(float(value))
-    return BenchmarkFigures(
+    return BenchmarkScores(
         benchmark.name,
         parts.pop("score"),
         crossed_mean([accuracy_N[np.newaxis]], [[benchmark.group(stored.item) for stored in items]]),
@@ -96,24 +96,24 @@ def benchmark_figures(
     )
 
 
-def official_figures(
+def official_scores(
     benchmark: Benchmark, items: Sequence[StoredItem], answers: Sequence[StoredAnswer]
 ) -> tuple[dict[str, float], np.ndarray]:
-    """`score` and the other official figures, means over the samples; and the verdicts, bool [samples, items]."""
+    """`score` and the other official scores, means over the samples; and the verdicts, bool [samples, items]."""
     correct_SN = _verdicts(items, answers)
     plain = [stored.item for stored in items]
     rows = [benchmark.score(plain, row.tolist()) for row in correct_SN]
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}, correct_SN
 
 
-def average_score(figures: Sequence[BenchmarkFigures]) -> dict[str, object]:
+def average_score(scores: Sequence[BenchmarkScores]) -> dict[str, object]:
     """Mean of the official scores, all on 0-100 (MME's sum over 28), and which benchmarks it is of.
 
     `is_papers` says whether these are exactly the paper's ten; otherwise it is not comparable with the paper's table.
     """
-    names = [row.name for row in figures]
+    names = [row.name for row in scores]
     return {
-        "score": float(np.mean([row.score for row in figures])),
+        "score": float(np.mean([row.score for row in scores])),
         "benchmarks": names,
         "is_papers": set(names) == set(TEN_BENCHMARKS) and len(names) == len(TEN_BENCHMARKS),
     }
