@@ -34,7 +34,7 @@ from tinyr1v_ray.jobs.evaluate.inputs import load_evaluation, named_benchmarks
 from tinyr1v_ray.jobs.merge import job as merge_job
 from tinyr1v_ray.jobs.recipe.graph import build_graph
 from tinyr1v_ray.jobs.train.inputs import load_inputs
-from tinyr1v_ray.merging.own_method import require_same_function
+from tinyr1v_ray.merging.custom_method import require_same_function
 from tinyr1v_ray.miniature.base import base_model_folder
 from tinyr1v_ray.rewards.isolation import ScoringProcess
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup, Score, ScoredGroup

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyr1v_ray.config.own_function import load_function
+from tinyr1v_ray.config.custom_function import load_function
 from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.rewards.score import build_scorer, check_domains, read_user_score

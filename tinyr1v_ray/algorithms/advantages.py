@@ -9,12 +9,12 @@ from types import MappingProxyType
 import numpy as np
 
 from tinyr1v_ray.algorithms.baselines import dapo_advantages, dr_grpo_advantages, grpo_advantages, is_informative
+from tinyr1v_ray.algorithms.custom_advantage import custom_advantage
 from tinyr1v_ray.algorithms.ddca import ddca_advantages
 from tinyr1v_ray.algorithms.dler import dler_advantages
 from tinyr1v_ray.algorithms.group import StepFacts, UsableGroup
 from tinyr1v_ray.algorithms.length_penalty import length_penalty_advantages
 from tinyr1v_ray.algorithms.lipo import lipo_advantages
-from tinyr1v_ray.algorithms.own_advantage import own_advantage
 from tinyr1v_ray.algorithms.quality_first import control_beta, quality_first_advantages
 from tinyr1v_ray.config.algorithm import AlgorithmSettings
 from tinyr1v_ray.errors import RolloutError
@@ -94,7 +94,7 @@ def build_advantages(
     aborted or could not be scored has no reward, and taking its 0 for one would push the others up. `max_tokens` is
     the longest completion. Raises ConfigError when a function of the user's own cannot be imported.
     """
-    algorithm = Algorithm(each(own_advantage(settings.function))) if settings.function else ALGORITHMS[settings.name]
+    algorithm = Algorithm(each(custom_advantage(settings.function))) if settings.function else ALGORITHMS[settings.name]
 
     def of_step(groups: Sequence[ScoredGroup], state: Mapping[str, float]) -> StepAdvantages:
         usable = [_usable(group) for group in groups]

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Look, print; 1 when there is a problem."""
     use_token_at_hand()
 
-    from tinyr1v_ray.config.own_function import look_here
+    from tinyr1v_ray.config.custom_function import look_here
     from tinyr1v_ray.doctor.finding import Finding, Status, run_checks, to_json
 
     look_here()

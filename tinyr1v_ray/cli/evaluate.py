@@ -47,8 +47,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Evaluate or score again, and print the scores."""
     from tinyr1v_ray.config.base import parse_settings, put_over, read_yaml
+    from tinyr1v_ray.config.custom_function import look_here
     from tinyr1v_ray.config.evaluate import EvaluateConfig
-    from tinyr1v_ray.config.own_function import look_here
     from tinyr1v_ray.errors import ConfigError
 
     if options.rules:

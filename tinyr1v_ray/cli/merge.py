@@ -51,8 +51,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check, plan, merge, say what came out."""
     from tinyr1v_ray.config.base import parse_settings
+    from tinyr1v_ray.config.custom_function import look_here
     from tinyr1v_ray.config.merge import MergeConfig
-    from tinyr1v_ray.config.own_function import look_here
 
     look_here()
     config = parse_settings(MergeConfig, given_settings(options))

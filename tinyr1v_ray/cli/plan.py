@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     """Plan and print; 2 when the named cluster is too small."""
     from tinyr1v_ray.cluster.shape import parse_cluster
     from tinyr1v_ray.config.base import read_yaml
-    from tinyr1v_ray.config.own_function import look_here
+    from tinyr1v_ray.config.custom_function import look_here
     from tinyr1v_ray.planning.make import make_plan
     from tinyr1v_ray.planning.plan import PlanRequest, plan_json, plan_lines, settings_lines
 

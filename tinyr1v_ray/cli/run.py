@@ -33,7 +33,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run what is missing, say where the report is."""
     from tinyr1v_ray.config.base import load_settings
-    from tinyr1v_ray.config.own_function import look_here
+    from tinyr1v_ray.config.custom_function import look_here
     from tinyr1v_ray.config.pipeline import PipelineConfig
 
     look_here()

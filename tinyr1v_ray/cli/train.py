@@ -38,7 +38,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Load the configuration, train, print the summary."""
     from tinyr1v_ray.config.base import load_settings
-    from tinyr1v_ray.config.own_function import look_here
+    from tinyr1v_ray.config.custom_function import look_here
     from tinyr1v_ray.config.train import TrainConfig
 
     look_here()

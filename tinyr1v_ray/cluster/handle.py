@@ -13,7 +13,7 @@ from tinyr1v_ray.cluster.actors import ConcurrentHost, Host
 from tinyr1v_ray.cluster.calls import finish
 from tinyr1v_ray.cluster.placement import ActorSpec
 from tinyr1v_ray.cluster.reservation import Reservation
-from tinyr1v_ray.config.own_function import search_path
+from tinyr1v_ray.config.custom_function import search_path
 
 RoleT = TypeVar("RoleT")
 P = ParamSpec("P")

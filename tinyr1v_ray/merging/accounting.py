@@ -15,7 +15,7 @@ import torch
 
 from tinyr1v_ray.errors import MergeError, ModelError
 from tinyr1v_ray.files.safetensors_file import TensorRef
-from tinyr1v_ray.merging.checkpoint_folder import CheckpointFolder, holds_weights, open_checkpoint
+from tinyr1v_ray.merging.checkpoint_folder import FullCheckpoint, holds_weights, open_checkpoint
 from tinyr1v_ray.merging.lora import ADAPTER_CONFIG, AdapterFolder, LowRankRef, is_adapter, open_adapter
 from tinyr1v_ray.merging.names import EMBEDDING, HEAD, Kind, kind_of
 from tinyr1v_ray.merging.tensor_values import DTYPES, MERGEABLE, open_input, read_bytes_into, read_rows
@@ -23,7 +23,7 @@ from tinyr1v_ray.merging.tensor_values import DTYPES, MERGEABLE, open_input, rea
 Source = TensorRef | LowRankRef | None
 """An expert's version of a tensor: its weight, its low-rank delta, or nothing (an adapter that leaves it alone)."""
 
-Expert = CheckpointFolder | AdapterFolder
+Expert = FullCheckpoint | AdapterFolder
 Fate = Literal["merge", "copy", "refuse"]
 _COMPARED_BYTES = 1 << 22
 
@@ -52,7 +52,7 @@ def open_expert(path: Path) -> Expert:
     return open_adapter(path)
 
 
-def build_ledger(base: CheckpointFolder, experts: Sequence[Expert]) -> list[LedgerEntry]:
+def build_ledger(base: FullCheckpoint, experts: Sequence[Expert]) -> list[LedgerEntry]:
     """One entry per name of the union, in the base's order; raises MergeError for what cannot be merged.
 
     Tied heads: where the config ties the head to the embedding, a stored head is a duplicate. It is refused (not
@@ -87,19 +87,19 @@ def build_ledger(base: CheckpointFolder, experts: Sequence[Expert]) -> list[Ledg
 
 
 def _sources(expert: Expert) -> dict[str, Source]:
-    if isinstance(expert, CheckpointFolder):
+    if isinstance(expert, FullCheckpoint):
         return dict(expert.tensors)
     return {**expert.deltas, **expert.replaced}
 
 
 def _entry(
-    name: str, base: CheckpointFolder, experts: Sequence[Expert], sources: Sequence[dict[str, Source]]
+    name: str, base: FullCheckpoint, experts: Sequence[Expert], sources: Sequence[dict[str, Source]]
 ) -> LedgerEntry:
     own = base.tensors[name]
     found: list[Source] = []
     for expert, source in zip(experts, sources, strict=True):
         ref = source.get(name)
-        if ref is None and isinstance(expert, CheckpointFolder):
+        if ref is None and isinstance(expert, FullCheckpoint):
             raise MergeError(
                 f"{expert.path} lacks {name}; a full checkpoint must hold every tensor of the base; "
                 "export it again, or give its adapter folder"
@@ -159,9 +159,9 @@ def _has_tied_head(owner: Expert, base_is_tied: bool) -> bool:
     return base_is_tied and HEAD in owner.tensors
 
 
-def _require_duplicate(owner: Expert, base: CheckpointFolder) -> None:
+def _require_duplicate(owner: Expert, base: FullCheckpoint) -> None:
     """A stored head under a tied config must equal the stored embedding, or one of the two would be lost."""
-    if isinstance(owner, CheckpointFolder):
+    if isinstance(owner, FullCheckpoint):
         head, embedding = owner.tensors[HEAD], owner.tensors.get(EMBEDDING)
         if embedding is None or head.dtype != embedding.dtype or not _equal_bytes(head, embedding):
             raise MergeError(
@@ -187,7 +187,7 @@ def _is_same_change(head: Source, embedding: Source, base: TensorRef) -> bool:
     return torch.equal(first.left, second.left) and torch.equal(first.right, second.right)
 
 
-def moving_heads(base: CheckpointFolder, experts: Sequence[Expert]) -> list[str]:
+def moving_heads(base: FullCheckpoint, experts: Sequence[Expert]) -> list[str]:
     """What a merge does to a tied head that an adapter's training did not: lines to be told."""
     return [
         f"expert {index} ({expert.path}) changes the embedding, which the base also uses as its head: in the merged "
@@ -198,7 +198,7 @@ def moving_heads(base: CheckpointFolder, experts: Sequence[Expert]) -> list[str]
     ]
 
 
-def _require_base_copies(expert: Expert, base: CheckpointFolder) -> None:
+def _require_base_copies(expert: Expert, base: FullCheckpoint) -> None:
     """What an adapter holds of the frozen weights under its factors adds nothing to them, and tells another base."""
     copies = expert.copies if isinstance(expert, AdapterFolder) else {}
     for name, ref in copies.items():
@@ -226,7 +226,7 @@ def _same_values(first: TensorRef, second: TensorRef) -> bool:
     return True
 
 
-def _check_vocabulary(base: CheckpointFolder, experts: Sequence[Expert], sources: Sequence[dict[str, Source]]) -> None:
+def _check_vocabulary(base: FullCheckpoint, experts: Sequence[Expert], sources: Sequence[dict[str, Source]]) -> None:
     own = base.tensors.get(EMBEDDING)
     for expert, source in zip(experts, sources, strict=True):
         ref = source.get(EMBEDDING)

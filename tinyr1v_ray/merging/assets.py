@@ -15,7 +15,7 @@ from typing import Any
 from tinyr1v_ray.errors import ConfigError, MergeError, ModelError
 from tinyr1v_ray.files.safetensors_file import lacks_content
 from tinyr1v_ray.merging.accounting import Expert
-from tinyr1v_ray.merging.checkpoint_folder import CONFIG, CheckpointFolder, read_json
+from tinyr1v_ray.merging.checkpoint_folder import CONFIG, FullCheckpoint, read_json
 from tinyr1v_ray.merging.lora import AdapterFolder
 from tinyr1v_ray.merging.model_settings import differing, written_settings
 
@@ -49,11 +49,11 @@ def choose_donor(donor: str, base: Path, experts: Sequence[Path]) -> Path:
     return folder
 
 
-def check_architectures(base: CheckpointFolder, experts: Sequence[Expert]) -> None:
+def check_architectures(base: FullCheckpoint, experts: Sequence[Expert]) -> None:
     """Raise MergeError where an expert's config would use the same weights differently, or ties them differently."""
     own = _flat(base.config)
     for expert in experts:
-        if not isinstance(expert, CheckpointFolder):
+        if not isinstance(expert, FullCheckpoint):
             continue
         theirs = _flat(expert.config)
         for key in sorted(own.keys() & theirs.keys()):

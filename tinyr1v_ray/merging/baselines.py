@@ -5,7 +5,7 @@ task_arithmetic  scale * sum (arXiv 2212.04089)
 ties             keep the largest entries of each, elect a sign, average what agrees (arXiv 2306.01708)
 dare             drop entries at random, rescale, then scale * sum (arXiv 2311.03099)
 iso_c            the sum with all singular values set to their mean (arXiv 2502.04959), matrices only
-function         the user's own (`own_method.py`), matrices only
+function         the user's own (`custom_method.py`), matrices only
 
 All but the last two (`plan.ENTRYWISE`) work entry by entry and so on any block of a tensor, given what must be known
 of the whole tensor first (TIES' thresholds): `BlockMerger` is fed block by block and holds nothing but a block. How a
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.merging.amm import MergedLayer, merge_task_vectors
-from tinyr1v_ray.merging.own_method import FUNCTION, merge_by_function
+from tinyr1v_ray.merging.custom_method import FUNCTION, merge_by_function
 from tinyr1v_ray.merging.task_vectors import Vectors, total
 
 _LOW_BITS = 16

@@ -19,7 +19,7 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class CheckpointFolder:
+class FullCheckpoint:
     """A full checkpoint. `tensors` is keyed by canonical name; a ref keeps the stored one."""
 
     path: Path
@@ -36,7 +36,7 @@ class CheckpointFolder:
         return is_tied(self.config)
 
 
-def open_checkpoint(path: Path) -> CheckpointFolder:
+def open_checkpoint(path: Path) -> FullCheckpoint:
     """Read config.json and all headers; raises ModelError or CheckpointError with the file that is at fault.
 
     Under a tied config a head that is stored without the embedding is opened as the embedding.
@@ -46,7 +46,7 @@ def open_checkpoint(path: Path) -> CheckpointFolder:
     config = read_json(path / CONFIG)
     stored = _stored_tensors(path)
     names = canonical_names(stored, str(path))
-    folder = CheckpointFolder(path, config, {canonical: stored[name] for canonical, name in names.items()})
+    folder = FullCheckpoint(path, config, {canonical: stored[name] for canonical, name in names.items()})
     if HEAD in folder.tensors and EMBEDDING not in folder.tensors and folder.tied:
         return replace(folder, tensors=_with_head_as_embedding(folder.tensors))
     return folder

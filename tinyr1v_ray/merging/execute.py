@@ -20,8 +20,8 @@ from tinyr1v_ray.config.merge import RecipeConfig
 from tinyr1v_ray.errors import MergeInputError
 from tinyr1v_ray.merging.amm import MergedLayer
 from tinyr1v_ray.merging.baselines import BlockMerger, magnitudes_at_densities, merge_matrix, seed_of
+from tinyr1v_ray.merging.custom_method import FUNCTION, of_every_expert, require_same_function
 from tinyr1v_ray.merging.layout import Place
-from tinyr1v_ray.merging.own_method import FUNCTION, of_every_expert, require_same_function
 from tinyr1v_ray.merging.plan import SOLVED, MergePlan, TensorTask, Treatment
 from tinyr1v_ray.merging.records import DeltaTable, TensorRecord, make_record
 from tinyr1v_ray.merging.rounding import to_output

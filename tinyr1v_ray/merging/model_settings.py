@@ -15,8 +15,8 @@ from huggingface_hub.errors import StrictDataclassError
 
 
 @dataclass(frozen=True)
-class ModelSettings:
-    """Without what is unset."""
+class UnweightedSettings:
+    """What no weight shows, without what is unset."""
 
     tied: bool | None
     """Whether the head is the embedding; the root's word goes before the text's."""
@@ -26,12 +26,12 @@ class ModelSettings:
     """Special tokens by their key."""
 
 
-def written_settings(config: dict[str, Any]) -> ModelSettings:
+def written_settings(config: dict[str, Any]) -> UnweightedSettings:
     """As a config.json has them."""
     return _settings(config, {**config, **(config.get("text_config") or {})})
 
 
-def known_settings(config: dict[str, Any]) -> ModelSettings:
+def known_settings(config: dict[str, Any]) -> UnweightedSettings:
     """As the installed transformers understands a config.json, defaults filled in; as written where it does not."""
     from transformers import AutoConfig
 
@@ -59,10 +59,10 @@ def differing(
     return {key: (own.get(key), other.get(key)) for key in keys if own.get(key) != other.get(key)}
 
 
-def _settings(model: dict[str, Any], text: dict[str, Any]) -> ModelSettings:
+def _settings(model: dict[str, Any], text: dict[str, Any]) -> UnweightedSettings:
     ids = {key: value for key, value in {**text, **model}.items() if key.endswith(("_token_id", "_token_index"))}
     tied = model.get("tie_word_embeddings", text.get("tie_word_embeddings"))
-    return ModelSettings(None if tied is None else bool(tied), _positions(text), _set(ids))
+    return UnweightedSettings(None if tied is None else bool(tied), _positions(text), _set(ids))
 
 
 def _positions(text: dict[str, Any]) -> dict[str, Any]:

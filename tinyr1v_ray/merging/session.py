@@ -27,12 +27,12 @@ from tinyr1v_ray.merging.assets import (
     other_bases,
 )
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
+from tinyr1v_ray.merging.custom_method import function_hashes, try_functions
 from tinyr1v_ray.merging.execute import allocate
 from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, verify_output
 from tinyr1v_ray.merging.lora import is_adapter
 from tinyr1v_ray.merging.names import MATRIX_KINDS
 from tinyr1v_ray.merging.output_folder import check_creatable, check_room, locked_folder
-from tinyr1v_ray.merging.own_method import function_hashes, try_functions
 from tinyr1v_ray.merging.plan import MergePlan, input_files, make_plan
 from tinyr1v_ray.merging.records import TensorRecord
 from tinyr1v_ray.merging.report import REPORT, make_report, unchanged_experts, write_report

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from tinyr1v_ray.config.own_function import load_function
+from tinyr1v_ray.config.custom_function import load_function
 from tinyr1v_ray.errors import ConfigError, ModelError
 from tinyr1v_ray.models.family import ModelFamily
 from tinyr1v_ray.models.qwen2_5_vl import Qwen25VL

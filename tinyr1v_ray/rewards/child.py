@@ -15,7 +15,7 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-from tinyr1v_ray.config.own_function import told
+from tinyr1v_ray.config.custom_function import told
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.rewards.score import AnswerScorer, build_scorer
 from tinyr1v_ray.rewards.wire import receive_message, send_message

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from tinyr1v_ray.config.own_function import search_path
+from tinyr1v_ray.config.custom_function import search_path
 from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.errors import ConfigError, RewardError
 from tinyr1v_ray.rewards.score import check_domains

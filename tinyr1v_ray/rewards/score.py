@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
-from tinyr1v_ray.config.own_function import load_function
+from tinyr1v_ray.config.custom_function import load_function
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.rewards.extract import extract_answer, extract_reading, read_reading
 from tinyr1v_ray.rewards.format import format_score

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tinyr1v_ray.config.custom_function import function_sha256
 from tinyr1v_ray.config.kinds import values_at
-from tinyr1v_ray.config.own_function import function_sha256
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.files.hashing import value_sha256

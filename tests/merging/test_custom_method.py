@@ -15,7 +15,7 @@ from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
 from tinyr1v_ray.errors import ConfigError, TinyR1VError
 from tinyr1v_ray.merging.baselines import merge_matrix
-from tinyr1v_ray.merging.own_method import merge_by_function
+from tinyr1v_ray.merging.custom_method import merge_by_function
 from tinyr1v_ray.merging.session import prepare_merge
 from tinyr1v_ray.merging.task_vectors import LowRank
 

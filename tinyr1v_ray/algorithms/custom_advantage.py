@@ -10,13 +10,13 @@ from collections.abc import Callable
 import numpy as np
 
 from tinyr1v_ray.algorithms.group import StepFacts, UsableGroup
-from tinyr1v_ray.config.own_function import load_function, told
+from tinyr1v_ray.config.custom_function import load_function, told
 from tinyr1v_ray.errors import AdvantageError
 
 _SETTING = "algorithm.function"
 
 
-def own_advantage(path: str) -> Callable[[UsableGroup, StepFacts], np.ndarray]:
+def custom_advantage(path: str) -> Callable[[UsableGroup, StepFacts], np.ndarray]:
     """The function at `package.module:function`, checked in every call.
 
     Raises ConfigError when it cannot be imported. Calls raise AdvantageError for anything else than a finite vector of

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tinyr1v_ray.config.own_function import function_sha256, load_function, look_here, search_path
+from tinyr1v_ray.config.custom_function import function_sha256, load_function, look_here, search_path
 from tinyr1v_ray.errors import ConfigError
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from tinyr1v_ray.config.custom_function import function_sha256, load_function, told
 from tinyr1v_ray.config.merge import RecipeConfig
-from tinyr1v_ray.config.own_function import function_sha256, load_function, told
 from tinyr1v_ray.errors import MergeError, MergeInputError
 from tinyr1v_ray.merging.plan import MergePlan, TensorTask
 from tinyr1v_ray.merging.sources import TensorSource
