@@ -35,9 +35,13 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
+def plain_environment() -> dict[str, str]:
+    """Without what pip, and a make that runs these tests, would hand down."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "MAKE"))}
+
+
 def make(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "MAKE"))}
-    plain |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_RETRIES": "0", **settings}
+    plain = {**plain_environment(), "PIP_CONFIG_FILE": "/dev/null", "PIP_RETRIES": "0", **settings}
     command = ["make", "--no-print-directory", *arguments]
     return subprocess.run(command, cwd=folder, env=plain, capture_output=True, text=True, timeout=300, check=False)
 
@@ -74,7 +78,8 @@ def test_no_python_at_all(checkout: Path) -> None:
 def test_a_disk_without_room(profile: str, tmp_path: Path) -> None:
     script = ON_A_SMALL_DISK.format(folder=tmp_path, root=ROOT, profile=profile, python=sys.executable)
     command = ["unshare", "--mount", "sh", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    plain = plain_environment()
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=60, check=False)
     if "make" not in done.stderr:
         if os.environ.get("TINYR1V_REQUIRE_MOUNT") == "1":
             pytest.fail("no file system can be mounted, and TINYR1V_REQUIRE_MOUNT=1 asks for one")
