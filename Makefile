@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: install lock demo check test reference bench bench-peers bench-lipo-grpo bench-merge
 
-$(if $(filter cpu gpu,$(EXTRAS)),,$(error EXTRAS=$(EXTRAS) is no profile; it is cpu or gpu))
+$(if $(filter cpu gpu,$(subst $() ,+,$(EXTRAS))),,$(error EXTRAS=$(EXTRAS) is no profile; it is cpu or gpu))
 
 install: $(INSTALLED)
 
@@ -80,7 +80,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/test_architecture.py tests/install/test_locks.py tests/config/test_settings.py tests/config/test_reference.py tests/algorithms/test_lipo.py tests/algorithms/test_baselines.py tests/telemetry tests/evaluation/test_statistics.py tests/evaluation/test_comparison.py tests/loop tests/data/test_batching.py tests/rewards/test_extract.py tests/rewards/test_structured.py tests/rewards/test_score.py
+	$(BIN)/pytest -q -m "not slow and not gpu"
 
 test: install
 	$(BIN)/pytest -q --durations=15

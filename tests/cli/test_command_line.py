@@ -15,6 +15,8 @@ from ray.util import placement_group, remove_placement_group
 from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.jobs.train import job as training
 
+pytestmark = pytest.mark.slow
+
 TINYR1V = str(Path(sys.executable).with_name("tinyr1v"))
 CONFIG = str(Path(__file__).parents[2] / "configs" / "miniature_ocr_cpu.yaml")
 

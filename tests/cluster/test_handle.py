@@ -20,6 +20,8 @@ from tinyr1v_ray.cluster.placement import ActorSpec
 from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.errors import DeadlineError, RolloutError
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 TIMEOUT_S = 60.0
 
 

@@ -16,6 +16,8 @@ from tinyr1v_ray.cluster.placement import ActorSpec, Placement
 from tinyr1v_ray.cluster.reservation import Reservation
 from tinyr1v_ray.errors import DeadlineError
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 TIMEOUT_S = 60.0
 
 

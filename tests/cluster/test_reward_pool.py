@@ -22,6 +22,8 @@ from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.config.rollout import RolloutSettings
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 OWN_FUNCTION = """
 import time
 

@@ -19,6 +19,8 @@ from tinyr1v_ray.rollout.engine import InferenceEngine, WeightSource, WeightUpda
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.types import Prompt, RolloutGroup
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 Answer = Callable[[list[Prompt]], Awaitable[list[RolloutGroup]]]
 
 

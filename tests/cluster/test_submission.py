@@ -32,6 +32,8 @@ from tinyr1v_ray.cluster.working_tree import check_size, largest_folder, read_wo
 from tinyr1v_ray.config.kinds import read_config
 from tinyr1v_ray.errors import ConfigError
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 CLI = [sys.executable, "-m", "tinyr1v_ray.cli.main"]
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-the-tests-0123456789abcdef"

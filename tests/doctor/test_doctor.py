@@ -22,6 +22,8 @@ from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.doctor import environment, machine, probe_config, software
 from tinyr1v_ray.doctor.finding import Check, CheckResult, Finding, Status, run_checks, to_json
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 CONFIG = CONFIGS / "miniature_ocr_cpu.yaml"

@@ -19,6 +19,8 @@ from tinyr1v_ray.evaluation.benchmarks.registry import TEN_BENCHMARKS
 from tinyr1v_ray.evaluation.benchmarks.scores import benchmark_scores
 from tinyr1v_ray.evaluation.benchmarks.stored import StoredAnswer, StoredItem
 
+pytestmark = pytest.mark.slow
+
 INTEGER = {"question_type": "free_form", "answer_type": "integer", "choices": "[]"}
 QUERY = {"inst_category": "1", "grading_query": "Grade this: {PREDICTION}"}
 

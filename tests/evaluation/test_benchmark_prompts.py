@@ -54,3 +54,10 @@ def test_the_rules_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--rules"]) == 0
     assert all(f"\n{name}\n" in "\n" + shown for shown in [capsys.readouterr().out] for name in TEN_BENCHMARKS)
     assert described_rules([find_benchmark("mme", {})])[0] == "mme"
+
+
+@pytest.mark.parametrize("also", [["num_items=3"], ["--model", "merged"], ["--rescore", "runs/evaluate"]])
+def test_rules_are_not_printed_in_place_of_an_evaluation(also: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--rules", *also]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "--rules is given with other arguments" in said.err

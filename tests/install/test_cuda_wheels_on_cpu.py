@@ -14,6 +14,8 @@ import torch
 
 from tinyr1v_ray import cuda_wheels_on_cpu
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CURE = "tinyr1v_ray.cuda_wheels_on_cpu"
 NUM_WATCHING = "import sys; print([type(each).__name__ for each in sys.meta_path].count('CudaWheelsOnCpu'))"

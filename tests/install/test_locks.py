@@ -15,6 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from torch_index import torch_index
 
+pytestmark = pytest.mark.network
+
 ROOT = Path(__file__).parents[2]
 PROFILES = ("cpu", "gpu")
 PYTHONS = ("3.11", "3.12")

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from torch_index import torch_index, write_torch_wheels
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TORCH = "torch==2.13.0+cpu"
 NOBODY = "http://127.0.0.1:9"

@@ -24,6 +24,8 @@ from tinyr1v_ray.jobs.evaluate import job as evaluation_job
 from tinyr1v_ray.jobs.evaluate.folder import open_output, output_folder, prepare_folder
 from tinyr1v_ray.jobs.evaluate.inputs import load_evaluation, named_benchmarks
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = ["model.max_length=384", "model.min_pixels=784", "model.max_pixels=200704", "progress=false"]
 SMALL += ["engine.num_cpus=0.8", "cluster.num_cpus=2"]

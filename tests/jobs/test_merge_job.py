@@ -18,6 +18,8 @@ from tinyr1v_ray.planning.make import make_plan
 from tinyr1v_ray.planning.merge_plan import dry_run
 from tinyr1v_ray.planning.plan import PlanRequest
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 CPU_NODE, GPU_NODE = {"CPU": 15.0, "memory": 1e9}, {"CPU": 96.0, "GPU": 8.0}
 
 

@@ -41,6 +41,8 @@ from tinyr1v_ray.jobs.train.inputs import load_inputs
 from tinyr1v_ray.miniature.base import base_model_folder
 from tinyr1v_ray.telemetry.display import Display
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 TINYR1V = str(Path(sys.executable).with_name("tinyr1v"))
 SHIPPED = Path(__file__).parents[2] / "configs" / "recipe_miniature_cpu.yaml"
 

@@ -29,6 +29,8 @@ from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.jobs.train import job as training
 from tinyr1v_ray.jobs.train.inputs import load_inputs
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 TINYR1V = str(Path(sys.executable).with_name("tinyr1v"))
 CONFIG = str(Path(__file__).parents[2] / "configs" / "miniature_ocr_cpu.yaml")
 SMALL = [

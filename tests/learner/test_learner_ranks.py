@@ -19,6 +19,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 
 PLAIN = {"name": "zero2"}

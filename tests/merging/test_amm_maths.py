@@ -302,6 +302,7 @@ def test_flops_of_the_3b_language_model() -> None:
     assert ours == pytest.approx(7.87e15, rel=0.02)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("form", ["gram", "thin"])
 def test_gpu_equals_cpu(form: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
 
@@ -16,6 +17,8 @@ from tinyr1v_ray.files.safetensors_file import header_bytes
 from tinyr1v_ray.merging.amm import merge_task_vectors
 from tinyr1v_ray.merging.costs import MatrixShape, gram_cost, thin_cost
 from tinyr1v_ray.merging.session import prepare_merge
+
+pytestmark = pytest.mark.slow
 
 LIMIT_BYTES = 760 << 20
 SCRIPT = """

@@ -20,6 +20,8 @@ from tinyr1v_ray.errors import MergeError, PlacementError
 from tinyr1v_ray.jobs.merge import job as merge_job
 from tinyr1v_ray.merging.session import BundleResult, Silent
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 SLOW = {"amm": {"steps": 150}}
 """Long enough to be hit."""
 

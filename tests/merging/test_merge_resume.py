@@ -22,6 +22,8 @@ from tinyr1v_ray.merging.local_run import local_runner, run_in_threads
 from tinyr1v_ray.merging.schedule import Bundle, Queue, makespan_s
 from tinyr1v_ray.merging.session import BundleResult, MergeSummary, PreparedMerge, Silent, prepare_merge, run_merge
 
+pytestmark = pytest.mark.slow
+
 MEMORY = 4 << 30
 
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tiny_models import Merge, write_expert
 
 from tinyr1v_ray.miniature.base import base_model_folder
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import sys

@@ -26,6 +26,8 @@ from tinyr1v_ray.miniature.tasks.pools import Domain, Pool
 from tinyr1v_ray.miniature.tokenizer import train_tokenizer
 from tinyr1v_ray.miniature.warmup import response_loss
 
+pytestmark = pytest.mark.slow
+
 NUM_MEASURED = 100
 
 

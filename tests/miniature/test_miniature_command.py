@@ -12,6 +12,8 @@ from tinyr1v_ray.errors import RunFolderError
 from tinyr1v_ray.miniature import assemble
 from tinyr1v_ray.miniature.base import base_model_folder
 
+pytestmark = pytest.mark.slow
+
 
 def _arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()

@@ -26,6 +26,8 @@ from tinyr1v_ray.miniature.tasks.pools import Domain, Pool
 from tinyr1v_ray.miniature.tokenizer import SPECIAL_TOKENS, TAGS, VOCAB_SIZE, train_tokenizer
 from tinyr1v_ray.miniature.warmup import TOKENS_PER_ANSWER, WarmupSettings, learning_rate_share, response_loss, warm_up
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def processor() -> Qwen2_5_VLProcessor:

@@ -27,6 +27,8 @@ from tinyr1v_ray.models.loading import load_model
 from tinyr1v_ray.planning.shapes import find_shape
 from tinyr1v_ray.types import Completion, Finish, ImageRef, Prompt, TrainGroup, TrainRow
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
 CONFIG = str(Path(__file__).parents[2] / "configs" / "miniature_ocr_cpu.yaml")
 FAMILY = "toy_family:Idefics3"
 MAX_PIXELS = 112 * 112

@@ -24,6 +24,8 @@ from tinyr1v_ray.planning.shapes import find_shape
 from tinyr1v_ray.planning.throughput import read_recorded
 from tinyr1v_ray.planning.workload import build_workload
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 MATH = CONFIGS / "lipo_math_8gpu.yaml"

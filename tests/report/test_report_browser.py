@@ -13,6 +13,8 @@ from report_cases import BENCHMARKS, CASES
 from tinyr1v_ray.report.contents import read_contents
 from tinyr1v_ray.report.page import render
 
+pytestmark = pytest.mark.slow
+
 PHONE_PX, DESK_PX = 390, 1280
 SMALLEST_LETTERS_PX = 9.0
 

@@ -16,6 +16,8 @@ from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.report import page
 from tinyr1v_ray.report.contents import Contents, read_contents
 
+pytestmark = pytest.mark.slow
+
 AMM = "stages/evaluate-amm-seed1-0011aabb"
 ANSWERS = f"{AMM}/miniature_math/answers.jsonl"
 ITEMS = f"{AMM}/miniature_math/items.jsonl"

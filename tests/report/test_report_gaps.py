@@ -22,6 +22,8 @@ from tinyr1v_ray.report.evaluations import Answered
 from tinyr1v_ray.report.outcomes import outcome_of
 from tinyr1v_ray.report.page import render, write_report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(recipe_run: Path) -> str:

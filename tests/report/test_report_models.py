@@ -22,6 +22,8 @@ from tinyr1v_ray.report.page import render
 from tinyr1v_ray.report.paper import TEN_SCORES
 from tinyr1v_ray.report.pictures import pictures_of
 
+pytestmark = pytest.mark.slow
+
 NOT_THE_TEN = "The average is not of the paper's ten benchmarks."
 
 

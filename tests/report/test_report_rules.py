@@ -21,6 +21,8 @@ from tinyr1v_ray.report.outcomes import Model, Outcomes
 from tinyr1v_ray.report.page import render
 from tinyr1v_ray.report.recipe import Entry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(recipe_run: Path, tmp_path: Path) -> Path:

@@ -11,6 +11,8 @@ from report_edits import NESTED, json_file, line, raw_line, repeated, text
 
 from tinyr1v_ray.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 ANSWERS, ITEMS, RECORD = "miniature_math/answers.jsonl", "miniature_math/items.jsonl", "evaluation.json"
 
 

@@ -19,6 +19,8 @@ from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.rewards.isolation import ScoringProcess
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 1.0
 
 

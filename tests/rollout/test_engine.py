@@ -25,6 +25,8 @@ from tinyr1v_ray.types import Finish, Prompt, RolloutGroup
 from tinyr1v_ray.weight_sync.agreement import check_agreement
 from tinyr1v_ray.weight_sync.cpu_file.transport import FileSource, FileUpdate
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4  # nat, float32 on both sides
 
 

@@ -55,7 +55,13 @@ def run(options: argparse.Namespace) -> int:
         from tinyr1v_ray.evaluation.benchmarks.registry import ALL_TEN, find_benchmarks
         from tinyr1v_ray.evaluation.benchmarks.rules import described_rules
 
-        names = _flags(options)["benchmarks",] or [ALL_TEN]
+        flags = _flags(options)
+        names = flags.pop(("benchmarks",)) or [ALL_TEN]
+        if options.config or options.rescore or options.overrides or any(flags.values()):
+            raise ConfigError(
+                "--rules is given with other arguments; it prints rules and evaluates nothing; leave out all but "
+                "--benchmarks"
+            )
         print("\n".join(described_rules(find_benchmarks(names, {}))))
         return 0
     if options.rescore is not None:
