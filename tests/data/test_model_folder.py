@@ -104,7 +104,13 @@ def test_files_that_are_no_json_objects(folder: Path, name: str, content: str) -
 def test_truncated_weights(folder: Path, length: int) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ModelError, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(ModelError, match=r"weights cannot be read: .*model\.safetensors"):
+        resolve_model_folder(str(folder))
+
+
+def test_a_pointer_of_git_lfs_in_place_of_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ModelError, match=r"model\.safetensors is a git-LFS pointer"):
         resolve_model_folder(str(folder))
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tinyr1v_ray.errors import ModelError
+from tinyr1v_ray.errors import CheckpointError, ModelError
+from tinyr1v_ray.files.safetensors_file import TensorRef, read_header
 from tinyr1v_ray.miniature.base import base_model_folder
 from tinyr1v_ray.models.family import ModelFamily
 from tinyr1v_ray.models.registry import find_family
@@ -21,7 +21,6 @@ MINIATURE = "miniature"
 _HUB_NAME = re.compile(r"(?!(runs|models)/)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """owner/name; what is written as below runs/ or models/ is a folder, be it there or not."""
 _EMBEDDING_ENDING = "embed_tokens.weight"
-_MAX_HEADER_BYTES = 100_000_000
 _REQUIRED = {
     "configuration": (("config.json",),),
     "tokenizer": (("tokenizer.json",), ("vocab.json", "merges.txt")),
@@ -185,25 +184,16 @@ def _embedding_shape(folder: Path, family: ModelFamily) -> list[int]:
                 "there; download it again"
             )
     for file in files:
-        for name, entry in _safetensors_header(folder / file).items():
+        for name, tensor in _stored_tensors(folder / file).items():
             if name.endswith(_EMBEDDING_ENDING) and "visual" not in name:
-                return list(entry["shape"])
+                return list(tensor.shape)
     raise ModelError(
         f"model folder {folder} has no tensor named *.{_EMBEDDING_ENDING}; a {family.name} has; correct model.path"
     )
 
 
-def _safetensors_header(path: Path) -> dict[str, Any]:
-    """Name -> dtype, shape and offsets: JSON after its length as 8 little-endian bytes."""
+def _stored_tensors(path: Path) -> Mapping[str, TensorRef]:
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _MAX_HEADER_BYTES:
-                raise ValueError(f"header of {length} bytes")
-            header = json.loads(file.read(length))
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        if path.stat().st_size != 8 + length + end:
-            raise ValueError(f"{path.stat().st_size} bytes, expected {8 + length + end}")
-    except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"weights {path} cannot be read: {error}; they are safetensors; restore the file") from error
-    return header
+        return read_header(path)
+    except CheckpointError as error:
+        raise ModelError(f"weights cannot be read: {error}") from error
