@@ -136,7 +136,7 @@ def test_going_on_asks_for_nothing_that_is_there(output: Path, monkeypatch: pyte
     finally:
         path.write_bytes(content)
     monkeypatch.setattr(evaluation_job, "start_engines", None)  # nothing is to be asked, so no engine is started
-    assert evaluation_job.run_evaluation(before).metrics[0].counts.answers == 22
+    assert evaluation_job.run_evaluation(before).scores[0].counts.answers == 22
     other = parse_settings(EvaluateConfig, settings, ["sampling.seed=1"])
     with pytest.raises(RunFolderError, match="another sampling"):
         open_output(other, inputs.model_folder, named_benchmarks(other), output)
