@@ -1,4 +1,4 @@
-"""What a stage of a recipe is. A kind of stage is a class in a file of its own, and a line in `graph.py`."""
+"""What a stage of a recipe is. A kind of stage is a class in a file of its own; `graph.py` builds it."""
 
 from __future__ import annotations
 
