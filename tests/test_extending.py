@@ -171,8 +171,8 @@ def test_a_benchmark_is_loaded_graded_and_counted(here: Path, capsys: pytest.Cap
         folder, [StoredAnswer("elements", name, 0, text, 9, "stop", 1.0, 2.0) for name, text in texts.items()]
     )
     assert main([*command("elements.tsv"), "progress=false"]) == 0
-    [figures] = json.loads((output / "scores.json").read_text())["benchmarks"].values()
-    assert figures["score"] == 50.0 and figures["by_category"] == {"metals": 1.0, "others": 0.0}
+    [scores] = json.loads((output / "scores.json").read_text())["benchmarks"].values()
+    assert scores["score"] == 50.0 and scores["by_category"] == {"metals": 1.0, "others": 0.0}
     assert re.search(r"^elements +2 +50\.0 ", capsys.readouterr().out, re.MULTILINE)
 
 
@@ -189,7 +189,7 @@ def merged(here: Path) -> Path:
 
 def merge_settings(output: Path) -> MergeConfig:
     tree = {"base": "miniature", "experts": ["runs/A/export", "runs/B/export"], "output": str(output)}
-    return parse_settings(MergeConfig, tree, ["recipe.method=function", "recipe.function=own_merges:median"])
+    return parse_settings(MergeConfig, tree, ["method.name=function", "method.function=own_merges:median"])
 
 
 def test_a_merge_method_merges_the_linear_layers(here: Path, merged: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_merge_method_merges_the_linear_layers(here: Path, merged: Path) -> No
     assert torch.equal(out[LINEAR], base[LINEAR] + delta)
     assert torch.allclose(out[VECTOR], (one[VECTOR] + two[VECTOR]) / 2, atol=1e-6)
     report = json.loads((merged / "merge.json").read_text())
-    assert report["recipe"]["function"] == "own_merges:median" and len(report["recipe"]["function_sha256"]) == 64
+    assert report["method"]["function"] == "own_merges:median" and len(report["method"]["function_sha256"]) == 64
     assert report["counts"]["merged"] > 40 and report["counts"]["averaged"] > 40
 
 
@@ -216,7 +216,7 @@ def test_a_plan_names_the_method_and_writes_nothing(here: Path, capsys: pytest.C
     words = [*command("own_merges:median"), "--plan"]
     words[words.index("merged_by_median")] = "planned"
     assert main(words) == 0
-    assert "own method: own_merges:median (source " in capsys.readouterr().out
+    assert "custom method: own_merges:median (source " in capsys.readouterr().out
     assert not (here / "planned").exists()
 
 
@@ -244,7 +244,7 @@ def fingerprints(tmp_path: Path) -> dict[str, str]:
         },
         "merge": {
             "experts": ["two", "two"],
-            "recipes": {"median": {"method": "function", "function": "own_merges:median"}},
+            "methods": {"median": {"name": "function", "function": "own_merges:median"}},
         },
         "evaluate": {"benchmarks": ["miniature:math"]},
     }
@@ -264,7 +264,7 @@ def test_a_changed_function_is_another_merge(
     assert kept == {"train/two/seed0", "evaluate/base/seed0", "evaluate/two/seed0"}
 
 
-def test_a_recipe_of_the_section_is_understood(here: Path) -> None:
+def test_a_method_of_the_section_is_understood(here: Path) -> None:
     [line] = re.findall(r"`(median: \{.+?\})`", SECTION)
-    tree = {"base": "miniature", "output": "out", "recipes": safe_load(line)}
-    assert parse_settings(MergeConfig, tree).recipes["median"].function == "own_merges:median"
+    tree = {"base": "miniature", "output": "out", "methods": safe_load(line)}
+    assert parse_settings(MergeConfig, tree).methods["median"].function == "own_merges:median"

@@ -214,8 +214,8 @@ def anonymous_bytes(pid: int) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
 
 
-def describe(figures: dict[str, float]) -> str:
-    return f"{figures['wall_s']:.2f} s wall, {figures['cpu_s']:.2f} s CPU, {figures['anonymous_gib']:.2f} GiB anonymous"
+def describe(metrics: dict[str, float]) -> str:
+    return f"{metrics['wall_s']:.2f} s wall, {metrics['cpu_s']:.2f} s CPU, {metrics['anonymous_gib']:.2f} GiB anonymous"
 
 
 if __name__ == "__main__":

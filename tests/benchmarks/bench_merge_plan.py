@@ -43,7 +43,7 @@ def main() -> None:
             config = MergeConfig.model_validate(
                 {
                     "base": str(models[0]), "experts": [str(m) for m in models[1:]],
-                    "output": str(folder / f"merged_{num_workers}"), "recipe": {"amm": {"steps": options.steps}},
+                    "output": str(folder / f"merged_{num_workers}"), "method": {"amm": {"steps": options.steps}},
                 }
             )  # fmt: skip
             prepared = prepare_merge(config, models[0])

@@ -1,4 +1,4 @@
-"""Every YAML in configs/ is parsed and planned, fits the cluster it is meant for; no figure is missing."""
+"""Every YAML in configs/ is parsed and planned, fits the cluster it is meant for; no number is missing."""
 
 import json
 import math
@@ -32,8 +32,8 @@ def test_every_config_is_parsed_and_planned(path, monkeypatch):
     plan = make_plan(PlanRequest(path, tree, cluster=cluster_of(path)))
     assert plan.kind == kind
     assert plan.problems == ()
-    figures = json.loads(plan_json(plan))
-    assert figures["fits"] and figures["cluster"]["shape"] == str(cluster_of(path))
+    metrics = json.loads(plan_json(plan))
+    assert metrics["fits"] and metrics["cluster"]["shape"] == str(cluster_of(path))
     timed = make_plan(PlanRequest(path, tree, cluster=cluster_of(path), throughput={"generate": 1e4, "learn": 1e4}))
     assert math.isfinite(timed.metrics["seconds"]["run"]) and timed.metrics["seconds"]["run"] > 0
     lines = plan_lines(plan)

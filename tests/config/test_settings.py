@@ -1,5 +1,6 @@
 """What a user types wrong is said in one line; what is right survives a round trip; the schema stays within budget."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -152,10 +153,10 @@ def test_a_wrong_setting_is_one_line_with_exit_code_2(override, says):
 @pytest.mark.parametrize(
     "schema, key, near",
     [
-        (PipelineConfig, "merge.recipes.mine.methd", "merge.recipes.mine.method"),
-        (PipelineConfig, "merge.recipes.mine.amm.step", "merge.recipes.mine.amm.steps"),
+        (PipelineConfig, "merge.methods.mine.nam", "merge.methods.mine.name"),
+        (PipelineConfig, "merge.methods.mine.amm.step", "merge.methods.mine.amm.steps"),
         (PipelineConfig, "trainings.ocr.start_form", "trainings.ocr.start_from"),
-        (MergeConfig, "recipes.mine.methd", "recipes.mine.method"),
+        (MergeConfig, "methods.mine.nam", "methods.mine.name"),
         (EvaluateConfig, "user.mine.metrc", "user.mine.metric"),
     ],
 )
@@ -169,10 +170,36 @@ def test_suggestions_go_into_sections_that_the_user_names(schema, key, near):
         parse_settings(schema, tree, [f"{key}=1"])
 
 
+@pytest.mark.parametrize(
+    "schema, old, new",
+    [
+        (MergeConfig, "recipe.method=ties", "method.name"),
+        (MergeConfig, "recipe.amm.steps=3", "method.amm.steps"),
+        (MergeConfig, "recipes.mine.method=ties", "methods.mine.name"),
+        (MergeConfig, "method.method=ties", "method.name"),
+        (MergeConfig, "methods.mine.method=ties", "methods.mine.name"),
+        (PipelineConfig, "merge.recipes.mine.method=ties", "merge.methods.mine.name"),
+        (PipelineConfig, "merge.recipes.mine.density=0.3", "merge.methods.mine.density"),
+        (PipelineConfig, "merge.methods.mine.method=ties", "merge.methods.mine.name"),
+    ],
+)
+def test_a_key_of_an_older_version_is_refused_and_its_name_said(schema, old, new):
+    tree = {"base": "a", "output": "b"} if schema is MergeConfig else {"name": "a", "trainings": {"ocr": {}}}
+    said = f"unknown key {old.partition('=')[0]}; it is called {new}; rename it"
+    with pytest.raises(ConfigError, match=re.escape(said) + "$"):
+        parse_settings(schema, tree, [old])
+
+
+def test_only_a_schema_that_has_the_new_name_says_it():
+    with pytest.raises(ConfigError, match="unknown key recipe;") as caught:
+        train("recipe.method=ties")
+    assert "it is called" not in str(caught.value)
+
+
 def test_a_seed_of_another_command_is_bounded_too():
     for schema, tree in (
         (EvaluateConfig, {"benchmarks": ["mme"], "sampling": {"seed": 2**32}}),
-        (MergeConfig, {"base": "a", "output": "b", "recipe": {"seed": 2**32}}),
+        (MergeConfig, {"base": "a", "output": "b", "method": {"seed": 2**32}}),
     ):
         with pytest.raises(ConfigError, match="seed is 4294967296; input should be less than or equal to 4294967295"):
             parse_settings(schema, tree)
@@ -266,14 +293,14 @@ def test_settings_are_frozen_and_explained():
 
 
 def test_flags_are_put_over_the_files_settings():
-    tree = {"base": "a", "job": {"device": "cpu", "num_workers": 1}, "recipe": {"amm": {"steps": 3}}}
-    flags = {("base",): "b", ("job", "num_workers"): 0, ("recipe", "method"): "ties", ("output",): None}
+    tree = {"base": "a", "job": {"device": "cpu", "num_workers": 1}, "method": {"amm": {"steps": 3}}}
+    flags = {("base",): "b", ("job", "num_workers"): 0, ("method", "name"): "ties", ("output",): None}
     assert put_over(tree, flags) == {
         "base": "b",
         "job": {"device": "cpu", "num_workers": 0},
-        "recipe": {"amm": {"steps": 3}, "method": "ties"},
+        "method": {"amm": {"steps": 3}, "name": "ties"},
     }
-    assert tree == {"base": "a", "job": {"device": "cpu", "num_workers": 1}, "recipe": {"amm": {"steps": 3}}}
+    assert tree == {"base": "a", "job": {"device": "cpu", "num_workers": 1}, "method": {"amm": {"steps": 3}}}
 
 
 def test_a_flag_makes_its_section_and_leaves_a_wrong_one_to_the_schema():

@@ -47,8 +47,8 @@ def test_a_cluster_without_room_for_one_worker_is_refused(job: dict) -> None:
 def config(tmp_path: Path) -> dict[str, object]:
     """Merging a model with itself."""
     expert = shutil.copytree(base_model_folder(), tmp_path / "expert")
-    recipe = {"method": "average"}
-    return {"base": "miniature", "experts": [str(expert)], "output": str(tmp_path / "merged"), "recipe": recipe}
+    method = {"name": "average"}
+    return {"base": "miniature", "experts": [str(expert)], "output": str(tmp_path / "merged"), "method": method}
 
 
 @pytest.mark.parametrize("job", [{}, {"threads_per_task": 4}])
@@ -89,7 +89,7 @@ def test_a_home_is_the_same_folder_wherever_it_is_written(tmp_path: Path, monkey
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("base", "expert"):
         shutil.copytree(base_model_folder(), tmp_path / name)
-    tree = {"base": "~/base", "experts": ["~/expert"], "output": "~/merged", "recipe": {"method": "average"}}
+    tree = {"base": "~/base", "experts": ["~/expert"], "output": "~/merged", "method": {"name": "average"}}
     prepared = merge_job.prepare(parse_settings(MergeConfig, tree))
     assert (prepared.base, prepared.output) == (tmp_path / "base", tmp_path / "merged")
     assert prepared.experts == (tmp_path / "expert",)

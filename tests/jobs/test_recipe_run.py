@@ -56,7 +56,7 @@ def config(tmp_path: Path) -> Path:
     tree["train"]["rollout"] |= {"num_completions": 4, "max_tokens": 48}
     tree["train"]["checkpoint"] = {"every_n_steps": 1}
     tree["trainings"] = {"ocr": {**tree["trainings"]["ocr"], "evaluated": False}}
-    tree["merge"] = {"experts": ["ocr"], "recipes": {"average": {"method": "average"}}}
+    tree["merge"] = {"experts": ["ocr"], "methods": {"average": {"name": "average"}}}
     tree["evaluate"] |= {"benchmarks": ["miniature:ocr"], "num_items": 6}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tree))

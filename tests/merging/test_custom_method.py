@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tiny_models import Merge, weights
 
 from tinyr1v_ray.config.base import parse_settings
-from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
+from tinyr1v_ray.config.merge import MergeConfig, MethodConfig
 from tinyr1v_ray.errors import ConfigError, TinyR1VError
 from tinyr1v_ray.merging.baselines import merge_matrix
 from tinyr1v_ray.merging.custom_method import merge_by_function
@@ -81,13 +81,13 @@ def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def own(name: str, **more: object) -> dict[str, object]:
-    return {"method": "function", "function": f"some_merges:{name}", **more}
+    return {"name": "function", "function": f"some_merges:{name}", **more}
 
 
 def test_a_mean_of_ones_own_is_the_average(merge_here: Merge) -> None:
     """Also one that works in place, beside others that read the same task vectors after it."""
-    recipes = {"in_place": own("mean_in_place"), "own": own("mean"), "average": {"method": "average"}}
-    output = merge_here(recipes=recipes).output
+    methods = {"in_place": own("mean_in_place"), "own": own("mean"), "average": {"name": "average"}}
+    output = merge_here(methods=methods).output
     own_mean, in_place, average = (weights(output / name) for name in ("own", "in_place", "average"))
     for name, expected in average.items():
         torch.testing.assert_close(own_mean[name], expected, rtol=0, atol=1e-7)
@@ -95,7 +95,7 @@ def test_a_mean_of_ones_own_is_the_average(merge_here: Merge) -> None:
 
 
 def test_policies_and_scale_hold_for_it_too(merge_here: Merge, tied_base: Path, experts: list[Path]) -> None:
-    output = merge_here(recipe=own("last", scale=0.5, vision="base", others="base")).output
+    output = merge_here(method=own("last", scale=0.5, vision="base", others="base")).output
     out, base, last = weights(output), weights(tied_base), weights(experts[-1])
     changed = {name for name in out if not torch.equal(out[name], base[name])}
     assert changed and all(name.startswith("model.layers") for name in changed)
@@ -126,7 +126,7 @@ def test_an_expert_that_leaves_a_layer_alone_is_a_zero_in_its_place(
     prefix = "base_model.model.model.layers.0.self_attn.q_proj"
     factors = {f"{prefix}.lora_A.weight": torch.ones(2, columns), f"{prefix}.lora_B.weight": torch.ones(rows, 2) * 1e-4}
     save_file(factors, idle / "adapter_model.safetensors")
-    merge_here(recipe=own("last"), experts=[str(experts[0]), str(idle)], output=str(tmp_path / "merged"))
+    merge_here(method=own("last"), experts=[str(experts[0]), str(idle)], output=str(tmp_path / "merged"))
     out, base = weights(tmp_path / "merged"), weights(tied_base)
     name = "model.layers.0.self_attn.q_proj.weight"
     torch.testing.assert_close(out[name], base[name] + 2e-4)
@@ -136,7 +136,7 @@ def test_an_expert_that_leaves_a_layer_alone_is_a_zero_in_its_place(
 
 def test_a_method_may_use_autograd(merge_here: Merge) -> None:
     vectors = [torch.full((4, 3), value) for value in (1.0, 2.0, 6.0)]
-    merged = merge_matrix(vectors, RecipeConfig.model_validate(own("learned"))).task_vector
+    merged = merge_matrix(vectors, MethodConfig.model_validate(own("learned"))).task_vector
     torch.testing.assert_close(merged, torch.full((4, 3), 3.0), rtol=0, atol=1e-4)
     assert not merged.requires_grad
 
@@ -165,18 +165,18 @@ def test_a_bad_method_is_refused_before_anything_is_written(
     tied_base: Path, experts: list[Path], tmp_path: Path, name: str, says: str
 ) -> None:
     tree = {"base": str(tied_base), "experts": [str(e) for e in experts], "output": str(tmp_path / "out" / "merged")}
-    config = parse_settings(MergeConfig, {**tree, "recipe": {"method": "function", "function": name}})
+    config = parse_settings(MergeConfig, {**tree, "method": {"name": "function", "function": name}})
     with pytest.raises(TinyR1VError) as caught:
         prepare_merge(config, tied_base)
     text = str(caught.value)
-    assert says in text and text.startswith("recipe.function ") and name in text and "\n" not in text
+    assert says in text and text.startswith("method.function ") and name in text and "\n" not in text
     assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("recipe", [{"method": "function"}, {"method": "ties", "function": "some_merges:mean"}])
-def test_method_and_function_go_together(recipe: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=r"method function and a function .* go together"):
-        parse_settings(MergeConfig, {"base": "a", "output": "b", "recipe": recipe})
+@pytest.mark.parametrize("method", [{"name": "function"}, {"name": "ties", "function": "some_merges:mean"}])
+def test_method_and_function_go_together(method: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"name=function and a function .* go together"):
+        parse_settings(MergeConfig, {"base": "a", "output": "b", "method": method})
 
 
 def test_a_method_that_fails_on_a_later_layer_leaves_nothing(merge_here: Merge, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_method_that_fails_on_a_later_layer_leaves_nothing(merge_here: Merge, 
         "    return task_vectors[0] if task_vectors[0].numel() < 3000 else task_vectors[0][1:]\n"
     )
     with pytest.raises(TinyR1VError, match=r"some_merges:small_only on \S+\.weight returned a tensor"):
-        merge_here(recipe=own("small_only"))
+        merge_here(method=own("small_only"))
     assert not list(tmp_path.glob("*merged")) and not list(tmp_path.glob(".*partial"))
 
 
@@ -199,7 +199,7 @@ def test_a_method_that_raises_late_leaves_what_is_merged_already(merge_here: Mer
         "    return task_vectors[0]\n"
     )
     with pytest.raises(TinyR1VError, match=r"some_merges:lacks_memory on \S+\.weight raised MemoryError: no more"):
-        merge_here(recipe=own("lacks_memory"))
+        merge_here(method=own("lacks_memory"))
     assert list(tmp_path.glob(".*partial"))
     (tmp_path / "more").touch()
-    assert merge_here(recipe=own("lacks_memory")).counts
+    assert merge_here(method=own("lacks_memory")).counts

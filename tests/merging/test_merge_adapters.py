@@ -22,7 +22,7 @@ from tinyr1v_ray.merging.task_vectors import LowRank
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 Q0, DOWN1 = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"
-SUM = {"method": "task_arithmetic", "scale": 1.0}
+SUM = {"name": "task_arithmetic", "scale": 1.0}
 
 
 def inner(name: str) -> str:
@@ -74,7 +74,7 @@ def delta_of(merged: Path, base: Path, name: str) -> Tensor:
 def test_scaling(config: dict, scaling: float, tied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
     a, b = factors_of(weights(tied_base)[Q0 + ".weight"], 3, 1)
     path = adapter(tmp_path / "a", {Q0: (a, b)}, **config)
-    merge_here(experts=[str(path)], recipe=SUM)
+    merge_here(experts=[str(path)], method=SUM)
     delta = delta_of(tmp_path / "merged", tied_base, Q0 + ".weight")
     assert torch.allclose(delta, scaling * b @ a, atol=1e-6)
 
@@ -136,7 +136,7 @@ def test_a_part_of_the_base_in_the_factors_is_no_training(
         expected[module] = scaling * b.double() @ a.double() - removed(start, weight, rank, scaling)
         trained[module + ".weight"] = (weight.double() + expected[module]).float()
     path = adapter(tmp_path / "a", factors, init_lora_weights=start, use_rslora=rslora)
-    merge_here(experts=[str(path)], recipe=SUM, output=str(tmp_path / "one"))
+    merge_here(experts=[str(path)], method=SUM, output=str(tmp_path / "one"))
     for module, tau in expected.items():
         delta = delta_of(tmp_path / "one", tied_base, module + ".weight").double()
         assert float((delta - tau).norm() / tau.norm()) < 1e-5, module
@@ -147,10 +147,10 @@ def test_a_part_of_the_base_in_the_factors_is_no_training(
         (full / file.name).write_bytes(file.read_bytes())
     save_file(base | trained, full / "model.safetensors")
     other = write_adapter(tied_base, tmp_path / "other", 5)
-    recipes = {"amm": {"amm": {"steps": 30, "dtype": "float64"}}, "ties": {"method": "ties", "density": 1.0}}
+    methods = {"amm": {"amm": {"steps": 30, "dtype": "float64"}}, "ties": {"name": "ties", "density": 1.0}}
     for name, expert in (("low", path), ("dense", full)):
-        merge_here(experts=[str(expert), str(other)], recipes=recipes, output=str(tmp_path / name))
-    for method in recipes:
+        merge_here(experts=[str(expert), str(other)], methods=methods, output=str(tmp_path / name))
+    for method in methods:
         low, dense = weights(tmp_path / "low" / method), weights(tmp_path / "dense" / method)
         for module in factors:
             name = module + ".weight"
@@ -196,7 +196,7 @@ def test_a_converted_adapter_is_plain_lora(tied_base: Path, merge_here: Merge, t
     a, b = a0 + 0.01, b0 - 0.01
     both = (torch.cat([a, a0]), torch.cat([b, -b0], dim=1))
     path = adapter(tmp_path / "a", {Q0: both}, init_lora_weights=True, r=4, lora_alpha=12)
-    merge_here(experts=[str(path)], recipe=SUM)
+    merge_here(experts=[str(path)], method=SUM)
     delta = delta_of(tmp_path / "merged", tied_base, Q0 + ".weight")
     assert torch.allclose(delta, 3.0 * (b @ a - b0 @ a0), atol=1e-6)
 
@@ -246,7 +246,7 @@ def test_the_frozen_weight_beside_factors_adds_nothing(
     base = weights(untied_base)
     factors = {"lm_head": factors_of(base[HEAD], 2, 1), Q0: factors_of(base[Q0 + ".weight"], 2, 2)}
     path = adapter(tmp_path / "a", factors, {f"lm_head{wrapped}.weight": base[HEAD].to(dtype)})
-    merge_here(base=str(untied_base), experts=[str(path)], recipe=SUM)
+    merge_here(base=str(untied_base), experts=[str(path)], method=SUM)
     a, b = factors["lm_head"]
     assert torch.allclose(delta_of(tmp_path / "merged", untied_base, HEAD), 3.0 * b @ a, atol=1e-6)
 
@@ -260,14 +260,14 @@ def test_a_frozen_weight_that_is_not_the_base_s_tells_another_base(
     factors = {"lm_head": factors_of(base[HEAD], 2, 1)}
     path = adapter(tmp_path / "a", factors, {"lm_head.base_layer.weight": changed})
     with pytest.raises(TinyR1VError, match=r"lm_head\.base_layer\.weight, the frozen weight .* is not the base's"):
-        merge_here(base=str(untied_base), experts=[str(path)], recipe=SUM)
+        merge_here(base=str(untied_base), experts=[str(path)], method=SUM)
 
 
 def test_saved_modules_under_the_names_of_all_versions(tied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
     norm = weights(tied_base)["model.norm.weight"] + 0.25
     for index, part in enumerate(("", ".modules_to_save", ".modules_to_save.default", ".base_layer")):
         path = adapter(tmp_path / f"a{index}", {}, {f"model.language_model.norm{part}.weight": norm})
-        merge_here(experts=[str(path)], recipe=SUM, output=str(tmp_path / f"m{index}"))
+        merge_here(experts=[str(path)], method=SUM, output=str(tmp_path / f"m{index}"))
         assert torch.equal(weights(tmp_path / f"m{index}")["model.norm.weight"], norm), part
 
 
@@ -301,7 +301,7 @@ def test_a_changed_embedding_of_a_tied_base_moves_the_head_and_says_so(
     replaced = {"model.language_model.embed_tokens.weight": weight + 0.5}
     paths = [adapter(tmp_path / "a", {}, factors, r=2), adapter(tmp_path / "b", {}, replaced)]
     for path, delta in zip(paths, (3.0 * change, torch.full_like(weight, 0.5)), strict=True):
-        merge_here(experts=[str(path)], recipe=SUM, output=str(tmp_path / f"m_{path.name}"))
+        merge_here(experts=[str(path)], method=SUM, output=str(tmp_path / f"m_{path.name}"))
         assert torch.allclose(delta_of(tmp_path / f"m_{path.name}", tied_base, EMBED), delta, atol=1e-6)
         (line,) = [line for line in report(tmp_path / f"m_{path.name}")["warnings"] if "head moves with it" in line]
         assert line.startswith("expert 0")
@@ -310,7 +310,7 @@ def test_a_changed_embedding_of_a_tied_base_moves_the_head_and_says_so(
 def test_an_embedding_of_an_untied_base_moves_no_head(untied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
     factors, _ = embedding_factors(weights(untied_base)[EMBED], 3)
     path = adapter(tmp_path / "a", {}, factors, r=2)
-    merge_here(base=str(untied_base), experts=[str(path)], recipe=SUM)
+    merge_here(base=str(untied_base), experts=[str(path)], method=SUM)
     assert not [line for line in report(tmp_path / "merged")["warnings"] if "head moves" in line]
     assert torch.equal(weights(tmp_path / "merged")[HEAD], weights(untied_base)[HEAD])
 
@@ -327,7 +327,7 @@ def test_a_head_of_its_own_does_not_fit_a_tied_base(tied_base: Path, merge_here:
     for index, (factors, whole) in enumerate(heads):
         path = adapter(tmp_path / f"a{index}", factors, whole, r=2)
         with pytest.raises(TinyR1VError, match=r"changes lm_head\.weight otherwise than the embedding"):
-            merge_here(experts=[str(path)], recipe=QUICK)
+            merge_here(experts=[str(path)], method=QUICK)
 
 
 def test_factors_tied_like_the_weights_are_one_change(tied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
@@ -335,6 +335,6 @@ def test_factors_tied_like_the_weights_are_one_change(tied_base: Path, merge_her
     embedding, change = embedding_factors(weights(tied_base)[EMBED], 3)
     a, b = embedding.values()
     path = adapter(tmp_path / "a", {"lm_head": (b.T.contiguous(), a.T.contiguous())}, embedding)
-    merge_here(experts=[str(path)], recipe=SUM)
+    merge_here(experts=[str(path)], method=SUM)
     assert torch.allclose(delta_of(tmp_path / "merged", tied_base, EMBED), 3.0 * change, atol=1e-6)
     assert not [line for line in report(tmp_path / "merged")["warnings"] if "head moves" in line]

@@ -16,7 +16,7 @@ from tiny_models import shard, write_tiny_model
 
 from tinyr1v_ray.cli import merge
 from tinyr1v_ray.cli.main import main
-from tinyr1v_ray.config.merge import WUDI, AmmConfig, RecipeConfig
+from tinyr1v_ray.config.merge import WUDI, AmmConfig, MethodConfig
 from tinyr1v_ray.errors import TinyR1VError
 
 
@@ -169,15 +169,15 @@ def test_non_finite_is_named(value: float, where: str, case: Case) -> None:
 
     case.change(folder, poison)
     owner = "the base" if where == "base" else "expert 1"
-    case.refused("NaN or Inf", "layers.1.mlp.up_proj", owner, extra=("recipe.amm.steps=2", "recipe.method=amm"))
-    case.refused("NaN or Inf", "layers.1.mlp.up_proj", owner, extra=("recipe.method=ties",))
+    case.refused("NaN or Inf", "layers.1.mlp.up_proj", owner, extra=("method.amm.steps=2", "method.name=amm"))
+    case.refused("NaN or Inf", "layers.1.mlp.up_proj", owner, extra=("method.name=ties",))
 
 
 def test_a_result_too_large_for_its_dtype(case: Case) -> None:
     for folder in (case.base, *case.experts):
         case.change(folder, lambda w: w | {UP: torch.full_like(w[UP], 2e38)})
     case.change(case.experts[0], lambda w: w | {UP: torch.full_like(w[UP], 2.9e38)})
-    case.refused("up_proj", "not finite", extra=("recipe.method=task_arithmetic", "recipe.scale=5"))
+    case.refused("up_proj", "not finite", extra=("method.name=task_arithmetic", "method.scale=5"))
 
 
 def test_expert_of_another_base(case: Case, untied_base: Path) -> None:
@@ -283,12 +283,12 @@ def test_broken_config(case: Case) -> None:
     ("extra", "words"),
     [
         (("--method", "magic"), ("magic", "task_arithmetic")),
-        (("recipe.amm.step=3",), ("recipe.amm.step", "steps")),
-        (("recipe.density=2",), ("recipe.density",)),
-        (("recipe.amm.steps=3",), ("amm", "average")),
-        (("recipe.solver=spectral",), ("solver",)),
-        (("--method", "amm", "recipe.solver=spectral"), ("projection", "none")),
-        (("recipe.rounding=stochastic",), ("rounding", "bfloat16")),
+        (("method.amm.step=3",), ("method.amm.step", "steps")),
+        (("method.density=2",), ("method.density",)),
+        (("method.amm.steps=3",), ("amm", "average")),
+        (("method.solver=spectral",), ("solver",)),
+        (("--method", "amm", "method.solver=spectral"), ("projection", "none")),
+        (("method.rounding=stochastic",), ("rounding", "bfloat16")),
         (("job.num_workers=-1",), ("num_workers",)),
         (("--output-dtype", "int8"), ("output_dtype",)),
         (("--donor", "5"), ("donor",)),
@@ -341,7 +341,7 @@ def test_adapters(config: dict, tensors: dict, word: str, case: Case) -> None:
 
 
 def test_plan_writes_nothing(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    assert case.run("--plan", "recipe.method=amm") == 0
+    assert case.run("--plan", "method.name=amm") == 0
     text = capsys.readouterr().out
     for word in ("language", "gram form", "averaged", "arithmetic", "memory", "free space needed", "the merge"):
         assert word in text
@@ -349,9 +349,9 @@ def test_plan_writes_nothing(case: Case, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_what_wudi_leaves_open_is_wudi_s_and_can_be_read_back() -> None:
-    recipe = RecipeConfig.model_validate({"method": "wudi", "amm": {"steps": 7}})
-    assert recipe.amm == WUDI.model_copy(update={"steps": 7})
-    assert RecipeConfig.model_validate(recipe.model_dump(mode="json")) == recipe
+    method = MethodConfig.model_validate({"name": "wudi", "amm": {"steps": 7}})
+    assert method.amm == WUDI.model_copy(update={"steps": 7})
+    assert MethodConfig.model_validate(method.model_dump(mode="json")) == method
     assert AmmConfig(dtype=torch.float64).dtype == "float64"
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from whole_matrix import merged_matrix
 
-from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
+from tinyr1v_ray.config.merge import MergeConfig, MethodConfig
 from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.merging import plan as plan_room
 from tinyr1v_ray.merging import tensor_values
@@ -25,7 +25,7 @@ from tinyr1v_ray.merging.session import BundleResult, PreparedMerge, Silent, pre
 MEMORY = 4 << 30
 UP = "model.layers.0.mlp.up_proj.weight"
 HOUR_AGO = time.time() - 3600
-MATRIX = {"ties": {"method": "ties"}, "dare": {"method": "dare"}, "average": {"method": "average"}}
+MATRIX = {"ties": {"name": "ties"}, "dare": {"name": "dare"}, "average": {"name": "average"}}
 
 
 def write_models(folder: Path, rows: int, columns: int) -> list[Path]:
@@ -62,13 +62,13 @@ def test_a_merge_of_files_is_the_library_s_merge_of_matrices(
     """Also of a matrix of several blocks, with masks drawn at random, held in memory or read again."""
     monkeypatch.setattr(plan_room, "_HELD_BYTES", held_bytes)
     models = write_models(tmp_path, 1300, 500)
-    prepared = prepared_merge(models, tmp_path / "merged", recipes=MATRIX)
+    prepared = prepared_merge(models, tmp_path / "merged", methods=MATRIX)
     run_merge(prepared, plain_runner, Silent())
     base, *experts = (load_file(model / "model.safetensors")[UP] for model in models)
     (task,) = prepared.plan.tasks
-    for name, recipe in MATRIX.items():
+    for name, method in MATRIX.items():
         vectors = [expert - base for expert in experts]
-        delta = merged_matrix(vectors, RecipeConfig.model_validate(recipe), task.name)
+        delta = merged_matrix(vectors, MethodConfig.model_validate(method), task.name)
         merged = load_file(tmp_path / "merged" / name / "model.safetensors")[UP]
         assert torch.equal(merged, base + delta), name
 
@@ -86,15 +86,15 @@ def count_bytes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-def test_every_tensor_is_read_once_for_all_recipes(
+def test_every_tensor_is_read_once_for_all_methods(
     tied_base: Path, experts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipes = {
-        "amm": {"amm": {"steps": 2}}, "wudi": {"method": "wudi", "amm": {"steps": 2}}, "iso_c": {"method": "iso_c"},
-        "ties": {"method": "ties"}, "dense_ties": {"method": "ties", "density": 0.7}, "dare": {"method": "dare"},
+    methods = {
+        "amm": {"amm": {"steps": 2}}, "wudi": {"name": "wudi", "amm": {"steps": 2}}, "iso_c": {"name": "iso_c"},
+        "ties": {"name": "ties"}, "dense_ties": {"name": "ties", "density": 0.7}, "dare": {"name": "dare"},
     }  # fmt: skip
     models = [tied_base, *experts]
-    prepared = prepared_merge(models, tmp_path / "merged", recipes=recipes)
+    prepared = prepared_merge(models, tmp_path / "merged", methods=methods)
     sizes = count_bytes(monkeypatch)
     run_merge(prepared, plain_runner, Silent())
     stored = sum(t.nbytes for model in models for t in load_file(model / "model.safetensors").values())
@@ -103,8 +103,8 @@ def test_every_tensor_is_read_once_for_all_recipes(
 
 def test_ties_reads_tensors_too_large_to_hold_three_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_room, "_HELD_BYTES", 0)
-    recipes = {str(i): {"method": "ties", "density": density} for i, density in enumerate((0.1, 0.2, 0.5))}
-    prepared = prepared_merge(write_models(tmp_path, 1300, 500), tmp_path / "merged", recipes=recipes)
+    methods = {str(i): {"name": "ties", "density": density} for i, density in enumerate((0.1, 0.2, 0.5))}
+    prepared = prepared_merge(write_models(tmp_path, 1300, 500), tmp_path / "merged", methods=methods)
     sizes = count_bytes(monkeypatch)
     run_merge(prepared, plain_runner, Silent())
     assert sum(sizes) == 3 * 3 * 1300 * 500 * 4
@@ -152,7 +152,7 @@ def test_an_input_that_changes_is_an_error_that_names_it(
                 what(file)
 
     with pytest.raises(MergeError, match=rf"{file} was changed, replaced or removed"):
-        run_merge(prepared_merge(models, tmp_path / "merged", recipe={"method": "average"}), runner, Silent())
+        run_merge(prepared_merge(models, tmp_path / "merged", method={"name": "average"}), runner, Silent())
     assert not (tmp_path / "merged").exists() and not (tmp_path / ".merged.partial").exists()
 
 
@@ -166,7 +166,7 @@ def test_an_adapter_that_changes_is_an_error(tmp_path: Path) -> None:
     file = models[2] / "adapter_model.safetensors"
     save_file(factors, file)
     os.utime(file, (HOUR_AGO, HOUR_AGO))
-    prepared = prepared_merge(models, tmp_path / "merged", recipe={"amm": {"steps": 2}})
+    prepared = prepared_merge(models, tmp_path / "merged", method={"amm": {"steps": 2}})
     replaced(file)
     with pytest.raises(MergeError, match=r"adapter_model\.safetensors was changed"):
         run_merge(prepared, plain_runner, Silent())

@@ -71,13 +71,13 @@ def test_lora_experts_merge_like_their_full_copies(
 ) -> None:
     adapters = [write_adapter(tied_base, tmp_path / f"a{i}", i, settings) for i in range(2)]
     copies = [merged_copy(tied_base, a, tmp_path / f"m{i}", scaling) for i, a in enumerate(adapters)]
-    recipes = {method: {"method": method} for method in ("average", "ties")} | {
+    methods = {method: {"name": method} for method in ("average", "ties")} | {
         "amm": {"amm": {"steps": 30, "dtype": "float64"}}
     }
     full = [str(experts[0])]
-    merge_here(experts=[*map(str, adapters), *full], recipes=recipes, output=str(tmp_path / "low"))
-    merge_here(experts=[*map(str, copies), *full], recipes=recipes, output=str(tmp_path / "full"))
-    for method in recipes:
+    merge_here(experts=[*map(str, adapters), *full], methods=methods, output=str(tmp_path / "low"))
+    merge_here(experts=[*map(str, copies), *full], methods=methods, output=str(tmp_path / "full"))
+    for method in methods:
         low, dense = weights(tmp_path / "low" / method), weights(tmp_path / "full" / method)
         for name, tensor in dense.items():
             close = torch.isclose(low[name], tensor, atol=2e-6)
@@ -91,7 +91,7 @@ def test_lora_experts_merge_like_their_full_copies(
 
 def test_only_lora_experts_leave_the_rest_copied(tied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
     adapters = [str(write_adapter(tied_base, tmp_path / f"a{i}", i)) for i in range(2)]
-    merge_here(experts=adapters, recipe=QUICK)
+    merge_here(experts=adapters, method=QUICK)
     found = {r["stored_name"]: r for r in report(tmp_path / "merged")["tensors"]}
     assert found["model.layers.0.mlp.up_proj.weight"]["action"] == "copied"
     assert found["model.layers.0.self_attn.q_proj.weight"]["form"] == "thin"

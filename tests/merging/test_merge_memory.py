@@ -70,7 +70,7 @@ def test_three_gigabytes_under_a_limit_below_one_checkpoint(tmp_path: Path) -> N
     assert min(sizes) > 1_000_000_000 > LIMIT_BYTES and sum(sizes) > 3_000_000_000
     tree = {
         "base": str(base), "experts": [str(e) for e in experts], "output": str(tmp_path / "merged"),
-        "recipe": {"amm": {"steps": 1}},
+        "method": {"amm": {"steps": 1}},
     }  # fmt: skip
     planned = max(t.cost.memory_bytes for t in prepare_merge(MergeConfig.model_validate(tree), base).plan.tasks)
     assert planned < 0.6 * LIMIT_BYTES

@@ -25,7 +25,7 @@ from tiny_models import (
 
 
 def test_report_accounts_for_every_tensor(merge_here: Merge, tmp_path: Path, tied_base: Path) -> None:
-    summary = merge_here(recipe={"amm": {"steps": 40}})
+    summary = merge_here(method={"amm": {"steps": 40}})
     found = report(tmp_path / "merged")
     base = weights(tied_base)
     assert {record["stored_name"] for record in found["tensors"]} == set(base)
@@ -61,7 +61,7 @@ def test_loads_with_transformers_and_keeps_every_eos(
     third = tmp_path / "third"
     shutil.copytree(experts[2], third)
     (third / "generation_config.json").write_text(json.dumps({"eos_token_id": 7}))
-    merge_here(experts=[str(experts[0]), str(experts[1]), str(third)], recipe=QUICK)
+    merge_here(experts=[str(experts[0]), str(experts[1]), str(third)], method=QUICK)
     folder = tmp_path / "merged"
     model, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -75,7 +75,7 @@ def test_loads_with_transformers_and_keeps_every_eos(
 
 def test_untied_head_is_written(untied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
     experts = [write_expert(untied_base, tmp_path / f"e{i}", seed=i) for i in range(2)]
-    merge_here(base=str(untied_base), experts=[str(e) for e in experts], recipe={"method": "average"})
+    merge_here(base=str(untied_base), experts=[str(e) for e in experts], method={"name": "average"})
     out, base = weights(tmp_path / "merged"), weights(untied_base)
     mean = sum(weights(e)["lm_head.weight"] for e in experts) / 2
     assert torch.allclose(out["lm_head.weight"], mean, atol=1e-6)
@@ -88,7 +88,7 @@ def test_tied_duplicate_head_is_not_written_twice(
     expert = with_changes(
         experts[0], tmp_path / "e", lambda w: w | {"lm_head.weight": w["model.embed_tokens.weight"].clone()}
     )
-    merge_here(experts=[str(expert), str(experts[1])], recipe={"method": "average"})
+    merge_here(experts=[str(expert), str(experts[1])], method={"name": "average"})
     assert "lm_head.weight" not in weights(tmp_path / "merged")
     found = report(tmp_path / "merged")
     assert found["counts"]["refused"] == 1
@@ -104,9 +104,9 @@ def test_sharded_inputs_and_outputs(tied_base: Path, experts: list[Path], merge_
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(experts[0])
     model.save_pretrained(sharded, max_shard_size="100KB")
     assert len(list(sharded.glob("*.safetensors"))) > 2
-    merge_here(output=str(tmp_path / "plain"), recipe={"method": "ties"})
+    merge_here(output=str(tmp_path / "plain"), method={"name": "ties"})
     merge_here(
-        output=str(tmp_path / "split"), experts=[str(sharded), *map(str, experts[1:])], recipe={"method": "ties"},
+        output=str(tmp_path / "split"), experts=[str(sharded), *map(str, experts[1:])], method={"name": "ties"},
         base=str(tied_base), shard_mib=1,
     )  # fmt: skip
     assert (
@@ -122,9 +122,9 @@ def test_output_shards_and_their_index(merge_here: Merge, tmp_path: Path, monkey
     from tinyr1v_ray.merging import session
     from tinyr1v_ray.merging.plan import make_plan
 
-    merge_here(output=str(tmp_path / "plain"), recipe=QUICK)
+    merge_here(output=str(tmp_path / "plain"), method=QUICK)
     monkeypatch.setattr(session, "make_plan", lambda *a, **k: make_plan(*a, **(k | {"shard_bytes": 100_000})))
-    merge_here(recipe=QUICK)
+    merge_here(method=QUICK)
     folder = tmp_path / "merged"
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 3
@@ -144,7 +144,7 @@ def test_an_expert_equal_to_the_base_is_reported(
         return {name: base[name] if name.startswith("visual.") else tensor for name, tensor in w.items()}
 
     half = with_changes(experts[1], tmp_path / "half", only_language)
-    summary = merge_here(experts=[str(experts[0]), str(tied_base), str(half)], recipe={"method": "average"})
+    summary = merge_here(experts=[str(experts[0]), str(tied_base), str(half)], method={"name": "average"})
     assert any("expert 1" in line and "every tensor" in line for line in summary.warnings)
     assert any("expert 2" in line and "vision matrices" in line for line in summary.warnings)
 
@@ -157,7 +157,7 @@ def test_conflicting_templates_are_reported_and_the_donor_wins(
     (other / "chat_template.jinja").write_text("another")
     for donor, text in (("base", (tied_base / "chat_template.jinja").read_text()), ("0", "another")):
         output = tmp_path / f"donor_{donor}"
-        merge_here(experts=[str(other), str(experts[1])], donor=donor, output=str(output), recipe={"method": "average"})
+        merge_here(experts=[str(other), str(experts[1])], donor=donor, output=str(output), method={"name": "average"})
         assert (output / "chat_template.jinja").read_text() == text
         assert any("chat_template.jinja" in line for line in report(output)["conflicts"])
 
@@ -166,7 +166,7 @@ def test_only_what_is_true_of_the_merged_model_is_copied(tied_base: Path, merge_
     donor = write_expert(tied_base, tmp_path / "donor", seed=1)
     for name in ("vocab.json", "merges.txt", "preprocessor_config.json", "trainer_state.json", "scores.json"):
         (donor / name).write_text("{}")
-    merge_here(experts=[str(donor)], donor="0", recipe={"method": "average"})
+    merge_here(experts=[str(donor)], donor="0", method={"name": "average"})
     found = {path.name for path in (tmp_path / "merged").iterdir()}
     assert {"vocab.json", "merges.txt", "preprocessor_config.json", "tokenizer.json", "config.json"} <= found
     assert not {"trainer_state.json", "scores.json"} & found

@@ -53,14 +53,14 @@ def merge(config: dict, num_workers: int, listener: Silent | None = None, **job:
 def slow_bytes(tied_base: Path, experts: list[Path], tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("undisturbed")
     base = {"base": str(tied_base), "experts": [str(e) for e in experts], "output": str(folder / "merged")}
-    return merge(base | {"recipe": SLOW}, 0)
+    return merge(base | {"method": SLOW}, 0)
 
 
 def test_bytes_do_not_depend_on_the_number_of_workers(
     cluster: Cluster, config: dict, slow_bytes: bytes, tmp_path: Path
 ) -> None:
     for num_workers in (1, 2, 4):
-        assert merge(config | {"recipe": SLOW, "output": str(tmp_path / str(num_workers))}, num_workers) == slow_bytes
+        assert merge(config | {"method": SLOW, "output": str(tmp_path / str(num_workers))}, num_workers) == slow_bytes
 
 
 def workers() -> list[psutil.Process]:
@@ -112,7 +112,7 @@ def test_workers_killed_at_random_moments(cluster: Cluster, config: dict, slow_b
             killed.append(victim.pid)
 
     listener = Striking(strike, {1, 2})
-    assert merge(config | {"recipe": SLOW}, 2, listener) == slow_bytes
+    assert merge(config | {"method": SLOW}, 2, listener) == slow_bytes
     listener.require_struck_while_running()
     assert killed
 
@@ -122,7 +122,7 @@ def test_a_lost_node(cluster: Cluster, config: dict, slow_bytes: bytes) -> None:
     cluster.wait_for_nodes()
     listener = Striking(lambda: cluster.remove_node(node, allow_graceful=False), {2})
     # more workers than one node holds, so that both nodes have some
-    assert merge(config | {"recipe": SLOW}, 5, listener) == slow_bytes
+    assert merge(config | {"method": SLOW}, 5, listener) == slow_bytes
     listener.require_struck_while_running()
 
 
@@ -138,10 +138,10 @@ def test_a_task_that_always_kills_its_worker(
 
     monkeypatch.setattr(merge_workers, "MergeWorker", Doomed)
     with pytest.raises(merge_workers.MergeWorkerLost, match="died 2 times"):
-        merge(config | {"recipe": {"method": "average"}}, 1, max_attempts=2)
+        merge(config | {"method": {"name": "average"}}, 1, max_attempts=2)
     monkeypatch.undo()
     assert (tmp_path / ".merged.partial").is_dir()
-    merge(config | {"recipe": {"method": "average"}}, 1)
+    merge(config | {"method": {"name": "average"}}, 1)
     assert not (tmp_path / ".merged.partial").exists()
 
 
@@ -154,7 +154,7 @@ def test_a_worker_s_error_reaches_the_user(cluster: Cluster, config: dict, tmp_p
     tensors["model.norm.weight"][3] = torch.nan
     save_file(tensors, broken / "model.safetensors")
     with pytest.raises(MergeError, match=r"norm\.weight of expert 3 holds NaN"):
-        merge(config | {"experts": [*config["experts"], str(broken)], "recipe": {"method": "average"}}, 2)
+        merge(config | {"experts": [*config["experts"], str(broken)], "method": {"name": "average"}}, 2)
     assert not (tmp_path / "merged").exists()
     assert not (tmp_path / ".merged.partial").exists()
 
@@ -173,7 +173,7 @@ def test_workers_find_the_user_s_own_method_and_refuse_another(
     module = tmp_path / "merges_for_workers.py"
     module.write_text(LOWEST)
     monkeypatch.syspath_prepend(tmp_path)
-    config |= {"recipe": {"method": "function", "function": "merges_for_workers:lowest"}}
+    config |= {"method": {"name": "function", "function": "merges_for_workers:lowest"}}
     here = merge(config | {"output": str(tmp_path / "here")}, 0)
     assert merge(config | {"output": str(tmp_path / "there")}, 2) == here
 

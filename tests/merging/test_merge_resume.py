@@ -37,9 +37,9 @@ def settings(tied_base: Path, experts: list[Path], tmp_path: Path) -> dict:
         "base": str(tied_base),
         "experts": [str(path) for path in experts],
         "output": str(tmp_path / "merged"),
-        "recipes": {
+        "methods": {
             "amm": {"amm": {"steps": 6}},
-            "ties": {"method": "ties", "output_dtype": "bfloat16", "rounding": "stochastic"},
+            "ties": {"name": "ties", "output_dtype": "bfloat16", "rounding": "stochastic"},
         },
     }
 
@@ -153,7 +153,7 @@ def test_a_finished_merge_with_other_files_beside_its_weights_is_another(setting
 def test_other_settings_or_inputs_do_not_continue(settings: dict, tmp_path: Path, experts: list[Path]) -> None:
     with pytest.raises(PulledPlug):
         run(settings, stopping_after(5))
-    other = settings | {"recipes": {"amm": {"amm": {"steps": 7}}, "ties": {"method": "ties"}}}
+    other = settings | {"methods": {"amm": {"amm": {"steps": 7}}, "ties": {"name": "ties"}}}
     with pytest.raises(RunFolderError, match="--no-resume"):
         run(other)
     os.utime(experts[0] / "model.safetensors")

@@ -17,7 +17,7 @@ from tinyr1v_ray.errors import TinyR1VError
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
 from tinyr1v_ray.merging.model_settings import differing, is_tied, known_settings, written_settings
 
-AVERAGE = {"method": "average"}
+AVERAGE = {"name": "average"}
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -50,7 +50,7 @@ def test_the_two_forms_of_the_same_settings_are_one(
     old = edited(experts[0], tmp_path / "old", older_form)
     assert "rope_scaling" in json.loads((old / "config.json").read_text())
     assert written_settings(open_checkpoint(old).config) == written_settings(open_checkpoint(tied_base).config)
-    merge_here(experts=[str(old), str(experts[1])], recipe=AVERAGE)
+    merge_here(experts=[str(old), str(experts[1])], method=AVERAGE)
     merged = report(tmp_path / "merged")
     assert not [line for line in merged["conflicts"] if "token_id" in line]
     assert merged["models"][1]["positions"]["rope.rope_theta"] == 1e6
@@ -93,11 +93,11 @@ def test_another_way_to_tell_positions_is_another_architecture(
     if which == "expert":
         changed = edited(experts[0], tmp_path / "changed", edit)
         with pytest.raises(TinyR1VError, match=words):
-            merge_here(experts=[str(changed), str(experts[1])], recipe=AVERAGE)
+            merge_here(experts=[str(changed), str(experts[1])], method=AVERAGE)
     else:
         changed = edited(tied_base, tmp_path / "changed", edit)
         with pytest.raises(TinyR1VError, match=words.partition(" is ")[0]):
-            merge_here(base=str(changed), recipe=AVERAGE)
+            merge_here(base=str(changed), method=AVERAGE)
 
 
 def test_other_special_tokens_are_told(experts: list[Path], merge_here: Merge, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_other_special_tokens_are_told(experts: list[Path], merge_here: Merge, t
         config["text_config"]["pad_token_id"] = 7
 
     changed = edited(experts[0], tmp_path / "changed", edit)
-    merge_here(experts=[str(changed), str(experts[1])], recipe=AVERAGE)
+    merge_here(experts=[str(changed), str(experts[1])], method=AVERAGE)
     (line,) = [line for line in report(tmp_path / "merged")["conflicts"] if line.startswith("config.json: ")]
     assert str(changed) in line
     assert "image_token_id 503 (donor 500)" in line and "pad_token_id 7 (donor None)" in line
@@ -141,7 +141,7 @@ def test_the_base_that_an_adapter_names(
     name: str | None, told: bool, tied_base: Path, merge_here: Merge, tmp_path: Path
 ) -> None:
     path = write_adapter(tied_base, tmp_path / "a", 1, {"base_model_name_or_path": name})
-    merge_here(experts=[str(path)], recipe=AVERAGE)
+    merge_here(experts=[str(path)], method=AVERAGE)
     merged = report(tmp_path / "merged")
     assert merged["models"][1]["trained_from"] == (name or "")
     lines = [line for line in merged["conflicts"] if f"was trained from {name}" in line]
@@ -153,7 +153,7 @@ def test_a_base_that_was_copied_goes_by_the_name_in_its_config_too(
 ) -> None:
     copied = edited(tied_base, tmp_path / "copied", lambda config: config.update(_name_or_path="Org/Known-3B"))
     path = write_adapter(tied_base, tmp_path / "a", 1, {"base_model_name_or_path": "Org/Known-3B"})
-    merge_here(base=str(copied), experts=[str(path)], recipe=AVERAGE)
+    merge_here(base=str(copied), experts=[str(path)], method=AVERAGE)
     assert not [line for line in report(tmp_path / "merged")["conflicts"] if "was trained from" in line]
 
 
@@ -196,8 +196,8 @@ def test_a_tied_checkpoint_that_keeps_only_the_head_is_whole(
         changed(experts[0], "e0", who != "base"),
         changed(experts[1], "e1", False),
     ]
-    merge_here(base=models[0], experts=models[1:], recipe=QUICK, output=str(tmp_path / "heads"))
-    merge_here(experts=[str(path) for path in experts[:2]], recipe=QUICK, output=str(tmp_path / "plain"))
+    merge_here(base=models[0], experts=models[1:], method=QUICK, output=str(tmp_path / "heads"))
+    merge_here(experts=[str(path) for path in experts[:2]], method=QUICK, output=str(tmp_path / "plain"))
     plain = layout(weights(tmp_path / "plain"))
     merged = weights(tmp_path / "heads")
     assert merged.keys() == plain.keys() and HEAD not in merged
@@ -209,7 +209,7 @@ def test_an_untied_head_without_an_embedding_is_no_whole_model(
 ) -> None:
     expert = with_changes(untied_base, tmp_path / "e", lambda w: {k: v for k, v in w.items() if k != EMBED})
     with pytest.raises(TinyR1VError, match=r"lacks model\.language_model\.embed_tokens"):
-        merge_here(base=str(untied_base), experts=[str(expert)], recipe=AVERAGE)
+        merge_here(base=str(untied_base), experts=[str(expert)], method=AVERAGE)
 
 
 # strangers and copies
@@ -226,7 +226,7 @@ def test_a_stranger_in_the_layers_that_an_expert_changes(
     other = weights(write_tiny_model(tmp_path / "other", tied=True, seed=77))
     stranger = moved(tied_base, tmp_path / "s", lambda name, w: other[name] if ".k_proj.weight" in name else w)
     with pytest.raises(TinyR1VError, match=r"expert 1 .* seems to come from another base"):
-        merge_here(experts=[str(experts[0]), str(stranger)], recipe=AVERAGE)
+        merge_here(experts=[str(experts[0]), str(stranger)], method=AVERAGE)
 
 
 def test_an_expert_of_few_layers_is_an_expert(
@@ -234,7 +234,7 @@ def test_an_expert_of_few_layers_is_an_expert(
 ) -> None:
     part = weights(experts[1])
     few = moved(tied_base, tmp_path / "few", lambda name, w: part[name] if ".k_proj.weight" in name else w)
-    merge_here(experts=[str(experts[0]), str(few)], recipe=AVERAGE)
+    merge_here(experts=[str(experts[0]), str(few)], method=AVERAGE)
     assert not [line for line in report(tmp_path / "merged")["warnings"] if "rounding" in line]
 
 
@@ -263,7 +263,7 @@ def test_the_base_in_another_type_is_no_expert(
     base = moved(tied_base, tmp_path / "base", in_type(base_type, base_type))
     copy = moved(tied_base, tmp_path / "copy", in_type(expert_type, stored))
     with pytest.raises(TinyR1VError, match=f"expert 1 .* is nothing but the base rounded to {name}"):
-        merge_here(base=str(base), experts=[str(experts[0]), str(copy)], recipe=QUICK)
+        merge_here(base=str(base), experts=[str(experts[0]), str(copy)], method=QUICK)
     assert not (tmp_path / "merged").exists()
 
 
@@ -282,7 +282,7 @@ def test_training_is_told_from_rounding(
         return (tensor.float() + (step if ".mlp." in name else 0)).to(types[1])
 
     expert = moved(base, tmp_path / "expert", trained)
-    merge_here(base=str(base), experts=[str(expert)], recipe=AVERAGE)
+    merge_here(base=str(base), experts=[str(expert)], method=AVERAGE)
 
 
 def test_rounding_in_a_part_of_an_expert_is_told(tied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_rounding_in_a_part_of_an_expert_is_told(tied_base: Path, merge_here: Me
         return (tensor if name.startswith("visual.") else tensor + step).bfloat16()
 
     expert = moved(tied_base, tmp_path / "expert", trained)
-    merge_here(experts=[str(expert)], recipe=AVERAGE)
+    merge_here(experts=[str(expert)], method=AVERAGE)
     (line,) = [line for line in report(tmp_path / "merged")["warnings"] if "rounding" in line]
     assert "expert 0" in line and "bfloat16" in line
 
@@ -308,5 +308,5 @@ def test_a_copy_whose_embedding_alone_was_trained_is_an_expert(
     tensors = {name: (tensor + 0.02 if name == EMBED else tensor).bfloat16() for name, tensor in base.items()}
     shutil.copytree(tied_base, tmp_path / "expert")
     save_file(tensors, tmp_path / "expert" / "model.safetensors")
-    merge_here(experts=[str(tmp_path / "expert")], recipe=AVERAGE)
+    merge_here(experts=[str(tmp_path / "expert")], method=AVERAGE)
     assert [line for line in report(tmp_path / "merged")["warnings"] if "rounding" in line]

@@ -20,14 +20,14 @@ from tinyr1v_ray.merging.rounding import to_output
 
 def test_bfloat16_loses_small_deltas_and_says_so(tied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
     experts = [str(write_expert(tied_base, tmp_path / f"e{i}", seed=i, scale=2e-5)) for i in range(2)]
-    recipes = {
-        "exact": {"method": "average"},
-        "nearest": {"method": "average", "output_dtype": "bfloat16"},
-        "stochastic": {"method": "average", "output_dtype": "bfloat16", "rounding": "stochastic", "seed": 3},
+    methods = {
+        "exact": {"name": "average"},
+        "nearest": {"name": "average", "output_dtype": "bfloat16"},
+        "stochastic": {"name": "average", "output_dtype": "bfloat16", "rounding": "stochastic", "seed": 3},
     }
-    summary = merge_here(experts=experts, recipes=recipes)
+    summary = merge_here(experts=experts, methods=methods)
     kept = {}
-    for name in recipes:
+    for name in methods:
         found = [
             r for r in report(tmp_path / "merged" / name)["tensors"] if r["stored_name"].endswith("up_proj.weight")
         ]
@@ -39,12 +39,12 @@ def test_bfloat16_loses_small_deltas_and_says_so(tied_base: Path, merge_here: Me
     assert not any(line.startswith("exact") for line in summary.warnings)
     config = json.loads((tmp_path / "merged/nearest/config.json").read_text())
     assert config["dtype"] == "bfloat16"
-    merged = {name: weights(tmp_path / "merged" / name) for name in recipes}
+    merged = {name: weights(tmp_path / "merged" / name) for name in methods}
     assert {tensor.dtype for tensor in merged["nearest"].values()} == {torch.bfloat16}
     name = "model.layers.0.mlp.up_proj.weight"
     exact = merged["exact"][name]
     assert (merged["nearest"][name].float() - exact).abs().max() <= exact.abs().max() * 2**-8
-    merge_here(experts=experts, recipes=recipes, output=str(tmp_path / "again"))
+    merge_here(experts=experts, methods=methods, output=str(tmp_path / "again"))
     assert torch.equal(merged["stochastic"][name], weights(tmp_path / "again/stochastic")[name])
 
 
@@ -63,7 +63,7 @@ def test_experts_of_another_dtype_are_subtracted_in_float32(
 ) -> None:
     """tau of a bfloat16 expert is its float32 value less the float32 base, never a bfloat16 difference."""
     expert = with_changes(experts[0], tmp_path / "e", lambda w: {k: t.to(dtype) for k, t in w.items()})
-    merge_here(experts=[str(expert)], recipe={"method": "task_arithmetic", "scale": 1.0})
+    merge_here(experts=[str(expert)], method={"name": "task_arithmetic", "scale": 1.0})
     for name, tensor in weights(expert).items():
         assert torch.allclose(weights(tmp_path / "merged")[name], tensor.float(), atol=1e-7)
 
@@ -71,6 +71,6 @@ def test_experts_of_another_dtype_are_subtracted_in_float32(
 def test_growth_of_the_norm_is_warned_of(tied_base: Path, merge_here: Merge, tmp_path: Path) -> None:
     """WUDI's absolute learning rate on deltas as small as reinforcement learning leaves them."""
     experts = [str(write_expert(tied_base, tmp_path / f"e{i}", seed=i, scale=1e-5)) for i in range(2)]
-    summary = merge_here(experts=experts, recipes={"wudi": {"method": "wudi"}, "amm": {"method": "amm"}})
+    summary = merge_here(experts=experts, methods={"wudi": {"name": "wudi"}, "amm": {"name": "amm"}})
     assert any(line.startswith("wudi") and "learning_rate_mode relative" in line for line in summary.warnings)
     assert not any(line.startswith("amm") for line in summary.warnings)

@@ -20,7 +20,7 @@ from tiny_models import (
 from torch import Tensor
 from whole_matrix import merged_matrix
 
-from tinyr1v_ray.config.merge import WUDI, RecipeConfig
+from tinyr1v_ray.config.merge import WUDI, MethodConfig
 from tinyr1v_ray.merging.amm import AmmConfig, merge_task_vectors
 from tinyr1v_ray.merging.baselines import magnitudes_at_densities
 from tinyr1v_ray.merging.names import canonical_name
@@ -37,10 +37,10 @@ def deltas(tied_base: Path, experts: list[Path]) -> tuple[Weights, list[Weights]
 def test_all_methods_in_one_pass(
     merge_here: Merge, tmp_path: Path, deltas: tuple[Weights, list[Weights]], tied_base: Path
 ) -> None:
-    """Each recipe's output equals the definition, computed here on whole tensors."""
+    """Each method's output equals the definition, computed here on whole tensors."""
     base, taus = deltas
     steps = {"amm": {"steps": 40}}
-    merge_here(recipes={m: {"method": m} | (steps if m in ("amm", "wudi") else {}) for m in METHODS})
+    merge_here(methods={m: {"name": m} | (steps if m in ("amm", "wudi") else {}) for m in METHODS})
     out = {method: weights(tmp_path / "merged" / method) for method in METHODS}
     for name, weight in base.items():
         each = [tau[name] for tau in taus]
@@ -49,7 +49,7 @@ def test_all_methods_in_one_pass(
             "average": sum(each) / 3,
             "task_arithmetic": 0.3 * sum(each),
             "ties": ties(each, 0.2),
-            "dare": merged_matrix(flat, RecipeConfig(method="dare"), canonical_name(name)).view(weight.shape),
+            "dare": merged_matrix(flat, MethodConfig(name="dare"), canonical_name(name)).view(weight.shape),
             **dict.fromkeys(("iso_c", "amm", "wudi"), sum(each) / 3),
         }
         if is_linear(name, weight):
@@ -77,14 +77,14 @@ def ties(each: list[Tensor], density: float) -> Tensor:
 
 def test_dare_drops_its_share_and_keeps_the_mean() -> None:
     taus = [torch.full((400, 500), float(i + 1)) for i in range(2)]
-    recipe = RecipeConfig(method="dare", scale=1.0, drop=0.2, seed=4)
-    merged = merged_matrix(taus, recipe, "x")
+    method = MethodConfig(name="dare", scale=1.0, drop=0.2, seed=4)
+    merged = merged_matrix(taus, method, "x")
     values, counts = merged.unique(return_counts=True)
     assert values.tolist() == pytest.approx([0, 1.25, 2.5, 3.75])
     shares = [0.04, 0.16, 0.16, 0.64]
     assert (counts / merged.numel()).tolist() == pytest.approx(shares, abs=0.005)
-    assert torch.equal(merged, merged_matrix(taus, recipe, "x"))
-    assert not torch.equal(merged, merged_matrix(taus, recipe, "y"))
+    assert torch.equal(merged, merged_matrix(taus, method, "x"))
+    assert not torch.equal(merged, merged_matrix(taus, method, "y"))
 
 
 def test_the_exact_magnitude_is_found_block_by_block() -> None:
@@ -104,11 +104,11 @@ def test_flat_and_composite_layouts_merge_alike(
     tied_base: Path, experts: list[Path], merge_here: Merge, tmp_path: Path
 ) -> None:
     other = [with_changes(e, tmp_path / f"c{i}", composite) for i, e in enumerate(experts)]
-    merge_here(output=str(tmp_path / "plain"), recipe=QUICK)
-    merge_here(output=str(tmp_path / "crossed"), experts=[str(e) for e in other], recipe=QUICK)
+    merge_here(output=str(tmp_path / "plain"), method=QUICK)
+    merge_here(output=str(tmp_path / "crossed"), experts=[str(e) for e in other], method=QUICK)
     assert (tmp_path / "plain/model.safetensors").read_bytes() == (tmp_path / "crossed/model.safetensors").read_bytes()
     base = with_changes(tied_base, tmp_path / "base", composite)
-    merge_here(output=str(tmp_path / "both"), base=str(base), experts=[str(e) for e in other], recipe=QUICK)
+    merge_here(output=str(tmp_path / "both"), base=str(base), experts=[str(e) for e in other], method=QUICK)
     both, plain = weights(tmp_path / "both"), composite(weights(tmp_path / "plain"))
     assert both.keys() == plain.keys() and all(torch.equal(both[name], plain[name]) for name in plain)
 
@@ -119,14 +119,14 @@ def test_flat_and_composite_layouts_merge_alike(
         ({"vision": "base"}, {"vision": "base", "merger": "base", "language": "amm", "norm": "average"}),
         ({"vision": "average", "others": "base"}, {"vision": "average", "norm": "base", "embedding": "base"}),
         ({"others": "sum"}, {"convolution": "sum", "bias": "sum", "vision": "amm"}),
-        ({"method": "ties"}, {"norm": "ties", "language": "ties", "embedding": "ties"}),
-        ({"method": "ties", "others": "average"}, {"norm": "average", "language": "ties"}),
+        ({"name": "ties"}, {"norm": "ties", "language": "ties", "embedding": "ties"}),
+        ({"name": "ties", "others": "average"}, {"norm": "average", "language": "ties"}),
     ],
 )
 def test_policies(
     settings: dict, rules: dict[str, str], merge_here: Merge, tmp_path: Path, deltas: tuple[Weights, list[Weights]]
 ) -> None:
-    merge_here(recipe=settings | ({"amm": {"steps": 2}} if "method" not in settings else {}))
+    merge_here(method=settings | ({"amm": {"steps": 2}} if "name" not in settings else {}))
     base, taus = deltas
     out = weights(tmp_path / "merged")
     for record in report(tmp_path / "merged")["tensors"]:
@@ -141,6 +141,6 @@ def test_policies(
 
 
 def test_spectral_solver_end_to_end(merge_here: Merge, tmp_path: Path) -> None:
-    merge_here(recipe={"solver": "spectral", "amm": {"projection": "none"}})
+    merge_here(method={"solver": "spectral", "amm": {"projection": "none"}})
     found = [r for r in report(tmp_path / "merged")["tensors"] if r["action"] == "merged"]
     assert all(r["form"] == "spectral" and r["loss_last"] < r["loss_first"] for r in found)

@@ -48,7 +48,7 @@ print("agrees")
 def test_vllm_loads_and_agrees_with_transformers(merge_here: Merge, tmp_path: Path) -> None:
     base = base_model_folder()
     experts = [str(write_expert(base, tmp_path / f"e{i}", seed=i, scale=1e-3)) for i in range(3)]
-    merged = merge_here(base=str(base), experts=experts, recipe={"amm": {"steps": 20}}).output
+    merged = merge_here(base=str(base), experts=experts, method={"amm": {"steps": 20}}).output
     environment = os.environ | {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.merging.baselines import BlockMerger, magnitudes_at_densities, merge_matrix
 from tinyr1v_ray.merging.blocks import row_blocks
 from tinyr1v_ray.merging.plan import ENTRYWISE
 
 
-def merged_matrix(vectors_K: Sequence[Tensor], recipe: RecipeConfig, name: str) -> Tensor:
+def merged_matrix(vectors_K: Sequence[Tensor], method: MethodConfig, name: str) -> Tensor:
     """Cut as the definition cuts it; `name` seeds DARE's masks."""
-    if recipe.method not in ENTRYWISE:
-        return merge_matrix(vectors_K, recipe, name).task_vector
+    if method.name not in ENTRYWISE:
+        return merge_matrix(vectors_K, method, name).task_vector
     stack = torch.stack(list(vectors_K))
     blocks = [stack[:, a:b].reshape(len(stack), -1) for _, a, b in row_blocks(*stack.shape[1:])]
-    thresholds = magnitudes_at_densities(lambda: blocks, [recipe.density])[0] if recipe.method == "ties" else None
-    merger = BlockMerger(recipe.method, recipe, name, thresholds)
+    thresholds = magnitudes_at_densities(lambda: blocks, [method.density])[0] if method.name == "ties" else None
+    merger = BlockMerger(method.name, method, name, thresholds)
     return torch.cat([merger.merge(block, number).clone() for number, block in enumerate(blocks)]).view(stack.shape[1:])

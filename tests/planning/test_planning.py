@@ -252,7 +252,7 @@ def test_evaluations_are_placed_as_they_run():
 
 def test_a_merge_is_planned_from_shapes_as_from_the_folders_themselves(tmp_path):
     """The same tensors, work and bytes, whether the experts are there or not (here all are float32)."""
-    from tinyr1v_ray.config.merge import RecipeConfig
+    from tinyr1v_ray.config.merge import MethodConfig
     from tinyr1v_ray.merging.accounting import build_ledger
     from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
     from tinyr1v_ray.merging.plan import make_plan as merge_plan
@@ -260,8 +260,8 @@ def test_a_merge_is_planned_from_shapes_as_from_the_folders_themselves(tmp_path)
     from tinyr1v_ray.planning.merge_plan import shape_ledger
 
     base = open_checkpoint(base_model_folder())
-    there = merge_plan(build_ledger(base, [base, base, base]), {"": RecipeConfig()}, shard_bytes=1 << 30)
-    absent = merge_plan(shape_ledger(find_shape("miniature"), 3), {"": RecipeConfig()}, shard_bytes=1 << 30)
+    there = merge_plan(build_ledger(base, [base, base, base]), {"": MethodConfig()}, shard_bytes=1 << 30)
+    absent = merge_plan(shape_ledger(find_shape("miniature"), 3), {"": MethodConfig()}, shard_bytes=1 << 30)
     by_name = {task.name: task for task in there.tasks}
     assert by_name.keys() == {task.name for task in absent.tasks}
     for task in absent.tasks:
@@ -298,9 +298,9 @@ def test_exit_codes_and_both_forms_of_output(capsys):
     text = capsys.readouterr().out
     assert text.splitlines()[2] == "fits" and max(map(len, text.splitlines())) <= 130
     assert main(["plan", "--config", str(MATH), "--cluster", "1x2xH100-80GB", "--json"]) == 2
-    figures = json.loads(capsys.readouterr().out)
-    assert not figures["fits"] and figures["nearest_change"] and figures["settings"]["learner"]["zero_stage"] == 3
-    assert {place["actor"] for place in figures["placement"] if place["node"] is None} >= {"rollout-0"}
+    metrics = json.loads(capsys.readouterr().out)
+    assert not metrics["fits"] and metrics["nearest_change"] and metrics["settings"]["learner"]["zero_stage"] == 3
+    assert {place["actor"] for place in metrics["placement"] if place["node"] is None} >= {"rollout-0"}
     assert main(["plan", "--config", str(MATH), "rollout.num_engines=40"]) == 0, "no cluster was named"
     assert "does not fit" in capsys.readouterr().out
     assert main(["plan", "--config", str(MATH), "--show-settings"]) == 0
@@ -362,14 +362,14 @@ def test_a_recipe_is_planned_where_none_of_its_inputs_is(tmp_path, capsys):
         "base": "/far/base",
         "train": {"data": {"train": ["/far/train.jsonl"]}, "reward": {"function": "far_away:score"}},
         "trainings": {"math": {}, "ocr": {}},
-        "merge": {"experts": ["math", "ocr"], "recipes": {"own": {"method": "function", "function": "far_away:mean"}}},
+        "merge": {"experts": ["math", "ocr"], "methods": {"own": {"name": "function", "function": "far_away:mean"}}},
         "evaluate": {"benchmarks": ["ten"], "data": "/far/tables"},
     }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     words = ["plan", "--config", str(tmp_path / "recipe.yaml"), "--shape", "miniature", "--json"]
     assert main([*words, "--throughput", "generate=1000,learn=1000"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert len(figures["stages"]) == 7 and all(of["seconds"]["run"] > 0 for of in figures["stages"].values())
+    metrics = json.loads(capsys.readouterr().out)
+    assert len(metrics["stages"]) == 7 and all(of["seconds"]["run"] > 0 for of in metrics["stages"].values())
 
 
 def test_an_evaluation_s_mean_answer_is_within_its_longest(capsys):

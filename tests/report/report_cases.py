@@ -1,4 +1,4 @@
-"""A small recipe's folder, written by the package's own writers, with answers whose figures are known beforehand."""
+"""A small recipe's folder, written by the package's own writers, with answers whose metrics are known beforehand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
-from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.images import ImageFacts, inspect_image, store_image
 from tinyr1v_ray.evaluation.benchmarks.item import BenchmarkItem
@@ -157,7 +157,7 @@ def write_evaluation(folder: Path, case: Case, seed: int) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = parse_settings(EvaluateConfig, {"benchmarks": list(BENCHMARKS), "model": {"path": "miniature"}})
     open_output(config, folder, [find_benchmark(name, {}) for name in BENCHMARKS], folder)
-    figures, everything = [], []
+    scores, everything = [], []
     for number, name in enumerate(BENCHMARKS):
         items, answers = _items(folder.parent / ".images", name), []
         for place, stored in enumerate(items):
@@ -168,10 +168,10 @@ def write_evaluation(folder: Path, case: Case, seed: int) -> None:
             answers.append(_answer(name, stored, text, right, tokens_of(case, seed, place)))
         write_items(benchmark_folder(folder, name), items)
         write_answers(benchmark_folder(folder, name), answers)
-        figures.append(benchmark_scores(find_benchmark(name, {}), items, answers))
+        scores.append(benchmark_scores(find_benchmark(name, {}), items, answers))
         everything += answers
-    row = {"average": average_score(figures), "speed": asdict(answering_speed(everything))}
-    replace_file(folder / "scores.json", to_json(row | {"benchmarks": {of.name: asdict(of) for of in figures}}))
+    row = {"average": average_score(scores), "speed": asdict(answering_speed(everything))}
+    replace_file(folder / "scores.json", to_json(row | {"benchmarks": {of.name: asdict(of) for of in scores}}))
 
 
 def _items(images: Path, name: str) -> list[StoredItem]:
@@ -278,9 +278,9 @@ def write_merge(run: Path, folder: Path, case: Case, seed: int) -> None:
         records.append(record.as_json())
     experts = [str(run / f"stages/train-{name}-seed{seed}-0011aabb/export") for name in ALL]
     context = {"base": "miniature", "experts": experts, "donor": "miniature", "inputs": [], "conflicts": []}
-    recipe = RecipeConfig.model_validate({"method": case.algorithm})
+    method = MethodConfig.model_validate({"name": case.algorithm})
     folder.mkdir(parents=True)
-    write_merge_report(make_report(recipe, records, [], context), folder)
+    write_merge_report(make_report(method, records, [], context), folder)
 
 
 def read_answers_slowly(run: Path) -> Mapping[tuple[str, str], tuple[float, float]]:

@@ -26,7 +26,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog="example: tinyr1v merge --base Qwen2.5-VL-3B-Instruct --expert math --expert ocr --output merged",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file, or a name of tinyr1v configs list")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as recipe.amm.steps=100")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, such as method.amm.steps=100")
     parser.add_argument("--base", metavar="DIR", help="the model that every expert started from, or 'miniature'")
     parser.add_argument(
         "--expert", action="append", metavar="DIR", help="an expert: full checkpoint or PEFT LoRA folder; repeat it"
@@ -83,8 +83,8 @@ def _flags(options: argparse.Namespace) -> dict[tuple[str, ...], Any]:
         ("output",): options.output,
         ("donor",): options.donor,
         ("resume",): options.resume,
-        ("recipe", "method"): options.method,
-        ("recipe", "output_dtype"): options.output_dtype,
+        ("method", "name"): options.method,
+        ("method", "output_dtype"): options.output_dtype,
         ("job", "num_workers"): options.num_workers,
         ("job", "device"): options.device,
     }

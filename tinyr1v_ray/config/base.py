@@ -7,6 +7,7 @@ error that names the nearest known one.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
@@ -28,6 +29,12 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ActorCount = Annotated[int, Field(ge=1, le=MAX_ACTORS)]
 _UNREADABLE = (YAMLError, OmegaConfBaseException, ValueError, RecursionError)
 """What reading YAML raises: bad syntax, bytes that are no text, numbers of thousands of digits, endless nesting."""
+_RENAMED = {
+    r"^(merge\.)?recipes\b": r"\1methods",
+    r"^recipe\b": "method",
+    r"^(method|(merge\.)?methods\.[^.]+)\.method$": r"\1.name",
+}
+"""Keys in files of older versions -> today's; those of user's sections by their place."""
 
 
 class Settings(BaseModel):
@@ -189,6 +196,8 @@ def _first_problem(schema: type[Settings], error: ValidationError) -> str:
     key = shortened(".".join(place) if any(place) else "''" if place else "the config")
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
+        if (old := _first_leaf(place, problem["input"])) != (new := _renamed(schema, old)):
+            return f"config: unknown key {shortened(old)}; it is called {shortened(new)}; rename it{more}"
         near = difflib.get_close_matches(key, list(_nearby_keys(schema, place)), n=1, cutoff=0.5)
         remedy = f"did you mean {near[0]}?" if near else "tinyr1v configs show REFERENCE lists the known keys"
         return f"config: unknown key {key}; every key must be known; {remedy}{more}"
@@ -201,6 +210,22 @@ def _first_problem(schema: type[Settings], error: ValidationError) -> str:
     return f"config: {key} is {seen}; {rule}; change it in the file or as {key}=VALUE{more}"
 
 
+def _first_leaf(place: tuple[str, ...], value: Any) -> str:
+    """The dotted key of the first setting under a place."""
+    while isinstance(value, Mapping) and value:
+        key, value = next(iter(value.items()))
+        place = (*place, str(key))
+    return ".".join(place)
+
+
+def _renamed(schema: type[Settings], key: str) -> str:
+    """What a key of an older version is called today; the key itself where the schema has nothing of that name."""
+    new = key
+    for pattern, replacement in _RENAMED.items():
+        new = re.sub(pattern, replacement, new)
+    return new if new.partition(".")[0] in schema.model_fields else key
+
+
 def known_keys(schema: type[Settings], prefix: str = "") -> Iterator[str]:
     """Every dotted key of a schema, sections included."""
     for name, field in schema.model_fields.items():
@@ -210,7 +235,7 @@ def known_keys(schema: type[Settings], prefix: str = "") -> Iterator[str]:
 
 
 def _nearby_keys(schema: type[Settings], place: tuple[str, ...], prefix: str = "") -> Iterator[str]:
-    """`known_keys`, and those below the name at `place` where names are the user's (`merge.recipes.NAME.method`)."""
+    """`known_keys`, and those below the name at `place` where names are the user's (`merge.methods.NAME.name`)."""
     yield from known_keys(schema, prefix)
     field = schema.model_fields.get(place[0]) if place else None
     inner = get_args(field.annotation) if field else ()

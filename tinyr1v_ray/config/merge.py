@@ -1,4 +1,4 @@
-"""Settings of a merge: the AMM paper's switches, one recipe per output, and the job that carries them out."""
+"""Settings of a merge: the AMM paper's switches, one method per output, and the job that carries them out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from tinyr1v_ray.config.base import MAX_ACTORS, MAX_SEED, Settings
 from tinyr1v_ray.config.folders import Folder
 
-Method = Literal["amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c", "function"]
+MethodName = Literal["amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c", "function"]
 FloatName = Literal["float32", "float64"]
 
 
@@ -49,10 +49,10 @@ WUDI = AmmConfig(
 """WUDI (arXiv 2503.08099) as a special case."""
 
 
-class RecipeConfig(Settings):
+class MethodConfig(Settings):
     """One way to merge, and so one output folder."""
 
-    method: Method = "amm"
+    name: MethodName = "amm"
     """How task vectors become one; `function` is a method of your own."""
     function: str = ""
     """Of `function`: `package.module:function` that takes the K task vectors of a linear layer (float32 tensors of one
@@ -87,22 +87,22 @@ class RecipeConfig(Settings):
     @classmethod
     def _defaults_of_the_method(cls, values: Any) -> Any:
         """Filled in here, so that the resolved settings say what runs and can be read back."""
-        if not isinstance(values, dict) or values.get("method") != "wudi":
+        if not isinstance(values, dict) or values.get("name") != "wudi":
             return values
         given = values.get("amm", {})
         return {**values, "amm": {**WUDI.model_dump(), **given}} if isinstance(given, dict) else values
 
     @model_validator(mode="after")
     def _switches_that_would_be_ignored(self) -> Self:
-        if bool(self.function) != (self.method == "function"):
+        if bool(self.function) != (self.name == "function"):
             raise ValueError(
-                f"function is {self.function!r} with method {self.method}; method function and a function "
+                f"function is {self.function!r} with name {self.name}; name=function and a function "
                 "(package.module:function) go together; set both or none"
             )
-        if self.amm != AmmConfig() and self.method not in ("amm", "wudi"):
-            raise ValueError(f"amm.* is set for method {self.method}; only amm and wudi use it; remove it")
-        if self.solver == "spectral" and self.method not in ("amm", "wudi"):
-            raise ValueError(f"solver is set for method {self.method}; only amm and wudi have one; remove it")
+        if self.amm != AmmConfig() and self.name not in ("amm", "wudi"):
+            raise ValueError(f"amm.* is set for {self.name}; only amm and wudi use it; remove it")
+        if self.solver == "spectral" and self.name not in ("amm", "wudi"):
+            raise ValueError(f"solver is set for {self.name}; only amm and wudi have one; remove it")
         if self.solver == "spectral" and self.amm.projection != "none":
             raise ValueError(
                 f"solver is spectral with amm.projection {self.amm.projection}; the closed form has no penalty "
@@ -115,7 +115,7 @@ class RecipeConfig(Settings):
     @property
     def factor(self) -> float:
         """`scale`, or the method's own."""
-        return self.scale if self.scale is not None else {"task_arithmetic": 0.3, "dare": 0.3}.get(self.method, 1.0)
+        return self.scale if self.scale is not None else {"task_arithmetic": 0.3, "dare": 0.3}.get(self.name, 1.0)
 
 
 class JobConfig(Settings):
@@ -156,9 +156,9 @@ class MergeConfig(Settings):
     """Folders: full checkpoints or PEFT LoRA adapters."""
     output: Folder
     """Folder to be created."""
-    recipe: RecipeConfig = RecipeConfig()
-    recipes: dict[str, RecipeConfig] = Field(default_factory=dict)
-    """Several at once: name -> recipe, each written to output/name; every tensor is read once (TIES alone reads one
+    method: MethodConfig = MethodConfig()
+    methods: dict[str, MethodConfig] = Field(default_factory=dict)
+    """Several at once: name -> method, each written to output/name; every tensor is read once (TIES alone reads one
     above 384 MiB three times)."""
     donor: str = "base"
     """Whose config, processor, tokenizer and chat template the output gets: `base`, or an expert's number (from 0)."""
@@ -174,14 +174,14 @@ class MergeConfig(Settings):
 
     @model_validator(mode="after")
     def _one_place_for_recipes(self) -> Self:
-        if self.recipes and self.recipe != RecipeConfig():
-            raise ValueError("both recipe and recipes are set; recipe is for one output; use recipes alone")
-        for name in self.recipes:
+        if self.methods and self.method != MethodConfig():
+            raise ValueError("both method and methods are set; method is for one output; use methods alone")
+        for name in self.methods:
             if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
-                raise ValueError(f"recipes has the name {name!r}; it becomes a folder; use letters, digits, - and _")
+                raise ValueError(f"methods has the name {name!r}; it becomes a folder; use letters, digits, - and _")
         return self
 
     @property
-    def named_recipes(self) -> dict[str, RecipeConfig]:
-        """Name (empty for the single recipe, whose output is the folder itself) -> recipe."""
-        return dict(self.recipes) or {"": self.recipe}
+    def named_methods(self) -> dict[str, MethodConfig]:
+        """Name (empty for the single method, whose output is the folder itself) -> method."""
+        return dict(self.methods) or {"": self.method}

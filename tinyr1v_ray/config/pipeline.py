@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from tinyr1v_ray.config.base import Settings
 from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.config.folders import Folder
-from tinyr1v_ray.config.merge import JobConfig, RecipeConfig
+from tinyr1v_ray.config.merge import JobConfig, MethodConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=40)]
 
@@ -34,7 +34,7 @@ class MergingSettings(Settings):
 
     experts: tuple[str, ...] = ()
     """Trainings whose models are merged; empty: nothing is merged."""
-    recipes: dict[Name, RecipeConfig] = Field(default_factory=dict)
+    methods: dict[Name, MethodConfig] = Field(default_factory=dict)
     """Name of a merged model -> how it is made."""
     job: JobConfig = JobConfig()
 
@@ -73,9 +73,9 @@ class PipelineConfig(Settings):
         for expert in self.merge.experts:
             if self.trainings[expert].seeds is not None:
                 raise ValueError(f"merge.experts has {expert!r}, which is not trained with every seed; unset its seeds")
-        if bool(self.merge.experts) != bool(self.merge.recipes):
-            raise ValueError("merge has experts or recipes alone; a merge needs both; set both or none")
-        trained, merged = self.trainings.keys(), self.merge.recipes.keys()
+        if bool(self.merge.experts) != bool(self.merge.methods):
+            raise ValueError("merge has experts or methods alone; a merge needs both; set both or none")
+        trained, merged = self.trainings.keys(), self.merge.methods.keys()
         clash = sorted(({"base"} & trained) | ({"base", *trained} & merged))
         if clash:
             raise ValueError(f"{clash[0]!r} names two models; a name means one model in the report; rename one")

@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 from tinyr1v_ray.config.base import Settings
 from tinyr1v_ray.config.benchmark import UserBenchmarkSettings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
-from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
+from tinyr1v_ray.config.merge import MergeConfig, MethodConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig, TrainingSettings
 from tinyr1v_ray.config.train import TrainConfig
 
@@ -23,7 +23,7 @@ SCHEMAS: dict[str, type[Settings]] = {
 }
 ENTRIES: dict[str, type[Settings]] = {
     "trainings.NAME (tinyr1v run)": TrainingSettings,
-    "recipes.NAME (tinyr1v merge), merge.recipes.NAME (tinyr1v run)": RecipeConfig,
+    "methods.NAME (tinyr1v merge), merge.methods.NAME (tinyr1v run)": MethodConfig,
     "user.NAME (tinyr1v evaluate)": UserBenchmarkSettings,
 }
 """Sections whose names the user chooses."""

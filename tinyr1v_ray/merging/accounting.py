@@ -30,7 +30,7 @@ _COMPARED_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One name of the union. `merge` is refined by the recipe into merged, averaged or copied."""
+    """One name of the union. `merge` is refined by the method into merged, averaged or copied."""
 
     name: str
     kind: Kind

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.merging.amm import MergedLayer, merge_task_vectors
 from tinyr1v_ray.merging.custom_method import FUNCTION, merge_by_function
 from tinyr1v_ray.merging.task_vectors import Vectors, total
@@ -34,19 +34,19 @@ Blocks = Callable[[], Iterable[Tensor]]
 """Starts a pass over a tensor's task vectors in float32 blocks [K, n]."""
 
 
-def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, recipe: RecipeConfig, name: str = "") -> MergedLayer:
+def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, method: MethodConfig, name: str = "") -> MergedLayer:
     """Merge one matrix by a method that needs all of it, scale included; `name` is for messages."""
-    if recipe.method in ("amm", "wudi"):
+    if method.name in ("amm", "wudi"):
         layer = merge_task_vectors(
-            task_vectors_K, recipe.amm, form=recipe.form, solver=recipe.solver, flow_time=recipe.flow_time
+            task_vectors_K, method.amm, form=method.form, solver=method.solver, flow_time=method.flow_time
         )
-        layer.task_vector.mul_(recipe.factor)
+        layer.task_vector.mul_(method.factor)
         return layer
-    if recipe.method == "iso_c":
-        return MergedLayer(iso_c(task_vectors_K).mul_(recipe.factor), (0.0,))
-    assert recipe.method == FUNCTION
-    merged = merge_by_function(task_vectors_K, recipe.function, name)
-    return MergedLayer(merged.mul_(recipe.factor), (0.0,))
+    if method.name == "iso_c":
+        return MergedLayer(iso_c(task_vectors_K).mul_(method.factor), (0.0,))
+    assert method.name == FUNCTION
+    merged = merge_by_function(task_vectors_K, method.function, name)
+    return MergedLayer(merged.mul_(method.factor), (0.0,))
 
 
 def iso_c(task_vectors_K: Sequence[Tensor] | Vectors) -> Tensor:
@@ -61,10 +61,10 @@ def iso_c(task_vectors_K: Sequence[Tensor] | Vectors) -> Tensor:
 class BlockMerger:
     """One entrywise rule on one tensor."""
 
-    def __init__(self, rule: str, recipe: RecipeConfig, name: str, thresholds_K: Sequence[float] | None = None) -> None:
+    def __init__(self, rule: str, method: MethodConfig, name: str, thresholds_K: Sequence[float] | None = None) -> None:
         """`thresholds_K` is for TIES, from `magnitudes_at_densities`."""
-        self._rule, self._recipe, self._name = rule, recipe, name
-        self._factor = recipe.factor if rule == recipe.method else 1.0
+        self._rule, self._method, self._name = rule, method, name
+        self._factor = method.factor if rule == method.name else 1.0
         self._sum: Tensor | None = None
         self._thresholds_K = thresholds_K
 
@@ -91,10 +91,10 @@ class BlockMerger:
 
     def _dropped(self, block_KN: Tensor, number: int) -> Tensor:
         """Each entry of each expert survives with probability 1 - drop and is then divided by it."""
-        kept = 1 - self._recipe.drop
+        kept = 1 - self._method.drop
         result = block_KN.new_zeros(block_KN.shape[1])
         for expert, values in enumerate(block_KN):
-            generator = torch.Generator().manual_seed(seed_of(self._recipe.seed, "dare", self._name, expert, number))
+            generator = torch.Generator().manual_seed(seed_of(self._method.seed, "dare", self._name, expert, number))
             mask = torch.rand(len(values), generator=generator) < kept
             result.addcmul_(values, mask.to(values.dtype), value=1 / kept)
         return result

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tinyr1v_ray.config.custom_function import function_sha256, load_function, told
-from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.errors import MergeError, MergeInputError
 from tinyr1v_ray.merging.plan import MergePlan, TensorTask
 from tinyr1v_ray.merging.sources import TensorSource
@@ -21,12 +21,12 @@ from tinyr1v_ray.merging.task_vectors import TaskVector, Vectors, dense
 
 FUNCTION = "function"
 """The method's name, and its rule's."""
-_SETTING = "recipe.function"
+_SETTING = "method.function"
 
 
-def function_hashes(recipes: Iterable[RecipeConfig]) -> dict[str, str]:
-    """Every own method of the recipes -> SHA-256 of its source; raises ConfigError for what cannot be imported."""
-    return {recipe.function: function_sha256(_SETTING, recipe.function) for recipe in recipes if recipe.function}
+def function_hashes(methods: Iterable[MethodConfig]) -> dict[str, str]:
+    """Every custom function of the methods -> SHA-256 of its source; raises ConfigError for what cannot be imported."""
+    return {method.function: function_sha256(_SETTING, method.function) for method in methods if method.function}
 
 
 def require_same_function(path: str, sha256: str) -> None:
@@ -73,25 +73,25 @@ def of_every_expert(vectors: Vectors, present: Sequence[int], num_experts: int) 
 
 
 def try_functions(plan: MergePlan) -> None:
-    """Call every own method twice on the smallest matrix that it will merge; raises MergeError (see the module).
+    """Call every custom method twice on the smallest matrix that it will merge; raises MergeError (see the module).
 
     Where there is one, a matrix that is not square, which tells a transposed result.
     """
-    for name, recipe in plan.recipes.items():
-        tasks = [task for task in plan.tasks if recipe.function and _is_merged_by_it(task, name)]
+    for name, method in plan.methods.items():
+        tasks = [task for task in plan.tasks if method.function and _is_merged_by_it(task, name)]
         if not tasks:
             continue
         task = min(tasks, key=lambda each: (len(set(each.shape)) == 1, each.base.numel))
         with TensorSource(task) as source:
             source.hold()
             vectors_K = of_every_expert(*source.vectors("cpu"), len(task.experts))
-        first, second = (merge_by_function(vectors_K, recipe.function, task.name) for _ in range(2))
+        first, second = (merge_by_function(vectors_K, method.function, task.name) for _ in range(2))
         if not torch.equal(first, second):
             raise MergeError(
-                f"{_SETTING} {recipe.function} on {task.name} returned other numbers when it was called again; a "
+                f"{_SETTING} {method.function} on {task.name} returned other numbers when it was called again; a "
                 "merge must come out the same every time; seed a generator of its own in every call"
             )
 
 
-def _is_merged_by_it(task: TensorTask, recipe: str) -> bool:
-    return any(treatment.recipe == recipe and treatment.rule == FUNCTION for treatment in task.treatments)
+def _is_merged_by_it(task: TensorTask, method: str) -> bool:
+    return any(treatment.method == method and treatment.rule == FUNCTION for treatment in task.treatments)

@@ -1,4 +1,4 @@
-"""One tensor task: read, merge by every recipe, write to the planned places, and say what was done.
+"""One tensor task: read, merge by every method, write to the planned places, and say what was done.
 
 Runs alike in this process, in a thread or in a Ray worker: it gets a plan and paths, never weights. Its output bytes
 depend on the plan alone (device and thread count included), so tasks may run anywhere and in any order.
@@ -16,7 +16,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.errors import MergeInputError
 from tinyr1v_ray.merging.amm import MergedLayer
 from tinyr1v_ray.merging.baselines import BlockMerger, magnitudes_at_densities, merge_matrix, seed_of
@@ -31,7 +31,7 @@ from tinyr1v_ray.merging.tensor_values import DTYPES, MERGEABLE, open_input, rea
 
 
 def execute_task(plan: MergePlan, index: int, folder: Path) -> list[TensorRecord]:
-    """Carry out task `index`, writing into the shards under `folder`; one record per recipe.
+    """Carry out task `index`, writing into the shards under `folder`; one record per method.
 
     Raises MergeInputError for non-finite inputs or results and for inputs that were changed, CheckpointError for
     files that cannot be read, MergeError for what a method of the user's own raised.
@@ -52,8 +52,8 @@ def execute_task(plan: MergePlan, index: int, folder: Path) -> list[TensorRecord
         if streamed:
             records += _emit(source, streamed)
     seconds = time.perf_counter() - started
-    by_recipe = {record.recipe: record.with_seconds(seconds / len(records)) for record in records}
-    return [by_recipe[treatment.recipe] for treatment in task.treatments]
+    by_method = {record.method: record.with_seconds(seconds / len(records)) for record in records}
+    return [by_method[treatment.method] for treatment in task.treatments]
 
 
 def _pairs(task: TensorTask) -> list[tuple[Treatment, Place]]:
@@ -67,14 +67,14 @@ def _execute_solved(plan: MergePlan, task: TensorTask, source: TensorSource, fol
     for treatment, place in _pairs(task):
         if treatment.rule not in SOLVED:
             continue
-        recipe = plan.recipes[treatment.recipe]
+        method = plan.methods[treatment.method]
         if treatment.form is not None:
-            recipe = recipe.model_copy(update={"form": treatment.form})
+            method = method.model_copy(update={"form": treatment.form})
         given: Vectors = vectors
         if treatment.rule == FUNCTION:
-            require_same_function(recipe.function, plan.functions[recipe.function])
+            require_same_function(method.function, plan.functions[method.function])
             given = of_every_expert(vectors, present, len(task.experts))
-        layer = merge_matrix(given, recipe, task.name)
+        layer = merge_matrix(given, method, task.name)
         output = _Output(plan, task, treatment, place, folder)
         output.solution(layer.task_vector.reshape(-1).to("cpu", torch.float32), layer, present)
         records += _emit(source, [output])
@@ -82,8 +82,8 @@ def _execute_solved(plan: MergePlan, task: TensorTask, source: TensorSource, fol
 
 
 def _streamed_outputs(plan: MergePlan, task: TensorTask, source: TensorSource, folder: Path) -> list[_Output]:
-    """Outputs of entrywise rules. What TIES must know of the whole tensor is found here, once for all its recipes."""
-    densities = {plan.recipes[t.recipe].density for t in task.treatments if t.rule == "ties"}
+    """Outputs of entrywise rules. What TIES must know of the whole tensor is found here, once for all its methods."""
+    densities = {plan.methods[t.method].density for t in task.treatments if t.rule == "ties"}
     ordered = sorted(densities)
     found = magnitudes_at_densities(lambda: (block[1:] for _, _, block in source.blocks()), ordered) if ordered else []
     thresholds = dict(zip(ordered, found, strict=True))
@@ -92,15 +92,15 @@ def _streamed_outputs(plan: MergePlan, task: TensorTask, source: TensorSource, f
         if treatment.rule in SOLVED:
             continue
         output = _Output(plan, task, treatment, place, folder)
-        recipe = output.recipe
-        output.merger = BlockMerger(treatment.rule, recipe, task.name, thresholds.get(recipe.density))
+        method = output.method
+        output.merger = BlockMerger(treatment.rule, method, task.name, thresholds.get(method.density))
         outputs.append(output)
     return outputs
 
 
 @dataclass
 class _Output:
-    """One recipe's version of the tensor while it is written."""
+    """One method's version of the tensor while it is written."""
 
     plan: MergePlan
     task: TensorTask
@@ -116,8 +116,8 @@ class _Output:
     present: tuple[int, ...] = ()
 
     @property
-    def recipe(self) -> RecipeConfig:
-        return self.plan.recipes[self.treatment.recipe]
+    def method(self) -> MethodConfig:
+        return self.plan.methods[self.treatment.method]
 
     def solution(self, merged: Tensor, layer: MergedLayer, present: list[int]) -> None:
         self.merged, self.layer, self.present = merged, layer, tuple(present)
@@ -131,8 +131,8 @@ class _Output:
 
     def stored(self, number: int, base: Tensor, delta: Tensor) -> Tensor:
         seed = None
-        if self.recipe.rounding == "stochastic" and self.treatment.rule != "base":
-            seed = seed_of(self.recipe.seed, "rounding", self.task.name, number)
+        if self.method.rounding == "stochastic" and self.treatment.rule != "base":
+            seed = seed_of(self.method.seed, "rounding", self.task.name, number)
         if self.wide is None or self.narrow is None or len(self.wide) < len(base):
             self.wide = torch.empty(len(base))
             self.narrow = self.wide.to(DTYPES[self.place.dtype])  # the same where that is float32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.files.safetensors_file import TensorRef, header_bytes
 from tinyr1v_ray.merging.accounting import LedgerEntry
 
@@ -30,10 +30,10 @@ class Shard:
 
 
 def lay_out(
-    entries: Sequence[LedgerEntry], name: str, recipe: RecipeConfig, shard_bytes: int, places: dict[str, list[Place]]
+    entries: Sequence[LedgerEntry], name: str, method: MethodConfig, shard_bytes: int, places: dict[str, list[Place]]
 ) -> list[Shard]:
     """Fill shards in the base's order, wider types first (the format wants aligned tensors without holes)."""
-    stored = {"float32": "F32", "bfloat16": "BF16"}[recipe.output_dtype]
+    stored = {"float32": "F32", "bfloat16": "BF16"}[method.output_dtype]
     sized: list[tuple[LedgerEntry, TensorRef, str, int]] = []
     for entry in entries:
         assert entry.base is not None

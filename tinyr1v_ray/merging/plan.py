@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.files.safetensors_file import Stamp, TensorRef
 from tinyr1v_ray.merging.accounting import LedgerEntry, Source
@@ -33,9 +33,9 @@ _HELD_BYTES = 384 << 20
 
 @dataclass(frozen=True)
 class Treatment:
-    """What one recipe does to one tensor."""
+    """What one method does to one tensor."""
 
-    recipe: str
+    method: str
     action: Action
     rule: str
     """amm, wudi, iso_c, function, average, sum, task_arithmetic, ties, dare, or base."""
@@ -45,7 +45,7 @@ class Treatment:
 
 @dataclass(frozen=True)
 class TensorTask:
-    """One tensor for all recipes. `treatments` and `places` run in parallel."""
+    """One tensor for all methods. `treatments` and `places` run in parallel."""
 
     index: int
     name: str
@@ -83,9 +83,9 @@ class MergePlan:
     tasks: tuple[TensorTask, ...]
     refused: tuple[LedgerEntry, ...]
     shards: tuple[Shard, ...]
-    recipes: dict[str, RecipeConfig]
+    methods: dict[str, MethodConfig]
     functions: dict[str, str]
-    """Methods of the user's own, as `recipe.function` has them -> SHA-256 of their source."""
+    """Methods of the user's own, as `method.function` has them -> SHA-256 of their source."""
     device: Literal["cpu", "cuda"]
     threads_per_task: int
     fingerprint: str
@@ -103,7 +103,7 @@ class MergePlan:
 
 def make_plan(
     ledger: Sequence[LedgerEntry],
-    recipes: Mapping[str, RecipeConfig],
+    methods: Mapping[str, MethodConfig],
     *,
     shard_bytes: int,
     functions: Mapping[str, str] | None = None,
@@ -118,17 +118,17 @@ def make_plan(
     if not entries:
         raise MergeError("the base holds no tensor; a merge needs weights; check the base folder")
     treatments = {
-        entry.name: tuple(_treat(entry, name, recipe) for name, recipe in recipes.items()) for entry in entries
+        entry.name: tuple(_treat(entry, name, method) for name, method in methods.items()) for entry in entries
     }
     shards: list[Shard] = []
     places: dict[str, list[Place]] = {entry.name: [] for entry in entries}
-    for name, recipe in recipes.items():
-        shards.extend(lay_out(entries, name, recipe, shard_bytes, places))
+    for name, method in methods.items():
+        shards.extend(lay_out(entries, name, method, shard_bytes, places))
     tasks = []
     for index, entry in enumerate(entries):
         assert entry.base is not None
         held = _is_held(entry, treatments[entry.name])
-        cost = task_cost(entry, treatments[entry.name], recipes, tuple(places[entry.name]), held)
+        cost = task_cost(entry, treatments[entry.name], methods, tuple(places[entry.name]), held)
         tasks.append(
             TensorTask(
                 index, entry.name, entry.base.name, entry.kind, entry.base, entry.experts,
@@ -137,31 +137,31 @@ def make_plan(
         )  # fmt: skip
     refused = tuple(entry for entry in ledger if entry.fate == "refuse")
     plan = MergePlan(
-        tuple(tasks), refused, tuple(shards), dict(recipes), dict(functions or {}), device, threads_per_task, ""
+        tuple(tasks), refused, tuple(shards), dict(methods), dict(functions or {}), device, threads_per_task, ""
     )
     return replace(plan, fingerprint=_fingerprint(plan))
 
 
-def _treat(entry: LedgerEntry, name: str, recipe: RecipeConfig) -> Treatment:
-    """The recipe's policy for one tensor, as (action, rule) with a reason."""
+def _treat(entry: LedgerEntry, name: str, method: MethodConfig) -> Treatment:
+    """The method's policy for one tensor, as (action, rule) with a reason."""
     if entry.fate == "copy":
         return Treatment(name, "copied", "base", None, entry.reason)
-    method = recipe.method
+    rule = method.name
     is_matrix = entry.kind in MATRIX_KINDS
-    if is_matrix and entry.kind != "language" and recipe.vision != "optimise":
-        return _by_rule(name, recipe.vision, f"recipe.vision is {recipe.vision}")
-    if not is_matrix and recipe.others is not None:
-        return _by_rule(name, recipe.others, f"recipe.others is {recipe.others}")
-    if method in ENTRYWISE:
-        return _by_rule(name, method, f"{method} works entry by entry")
+    if is_matrix and entry.kind != "language" and method.vision != "optimise":
+        return _by_rule(name, method.vision, f"method.vision is {method.vision}")
+    if not is_matrix and method.others is not None:
+        return _by_rule(name, method.others, f"method.others is {method.others}")
+    if rule in ENTRYWISE:
+        return _by_rule(name, rule, f"{rule} works entry by entry")
     if not is_matrix:
-        return _by_rule(name, "average", f"{entry.kind} is no linear layer's matrix; {method} averages it")
+        return _by_rule(name, "average", f"{entry.kind} is no linear layer's matrix; {rule} averages it")
     if all(source is None for source in entry.experts):
         return Treatment(name, "copied", "base", None, "no expert changes it")
     form = None
-    if method in ("amm", "wudi") and recipe.solver == "adam":
-        form = choose_form(_matrix_shape(entry), recipe.amm) if recipe.form == "auto" else recipe.form
-    return Treatment(name, "merged", method, form, f"{entry.kind} linear layer")
+    if rule in ("amm", "wudi") and method.solver == "adam":
+        form = choose_form(_matrix_shape(entry), method.amm) if method.form == "auto" else method.form
+    return Treatment(name, "merged", rule, form, f"{entry.kind} linear layer")
 
 
 def _by_rule(name: str, rule: str, reason: str) -> Treatment:
@@ -191,11 +191,11 @@ def _is_held(entry: LedgerEntry, treatments: Sequence[Treatment]) -> bool:
 def task_cost(
     entry: LedgerEntry,
     treatments: Sequence[Treatment],
-    recipes: Mapping[str, RecipeConfig],
+    methods: Mapping[str, MethodConfig],
     places: Sequence[Place],
     held: bool,
 ) -> TaskCost:
-    """Sums over recipes; memory is that of the most demanding one."""
+    """Sums over methods; memory is that of the most demanding one."""
     assert entry.base is not None
     ref, num = entry.base, len(entry.experts)
     chunk = min(ref.numel, max(CHUNK_ELEMENTS, ref.numel // max(ref.shape[0], 1) if ref.shape else 1))
@@ -205,10 +205,10 @@ def task_cost(
     for treatment in treatments:
         traffic += 4 * ref.numel * (3 * num + 8)
         if treatment.rule in ("amm", "wudi"):
-            cost = _solver_cost(entry, recipes[treatment.recipe], treatment)
+            cost = _solver_cost(entry, methods[treatment.method], treatment)
             flops, traffic = flops + cost.flops, traffic + cost.traffic_bytes
             operations += cost.steps * cost.step_operations
-            twice = _held_bytes(entry) if recipes[treatment.recipe].amm.dtype == "float64" else 4 * ref.numel
+            twice = _held_bytes(entry) if methods[treatment.method].amm.dtype == "float64" else 4 * ref.numel
             solving = max(solving, cost.peak_bytes + twice)
         elif treatment.rule == "iso_c":
             side, other = sorted(ref.shape)
@@ -226,15 +226,15 @@ def task_cost(
     return TaskCost(flops, traffic, operations, read, sum(p.nbytes for p in places), streaming + solving)
 
 
-def _solver_cost(entry: LedgerEntry, recipe: RecipeConfig, treatment: Treatment) -> Cost:
-    return matrix_cost(_matrix_shape(entry), recipe.amm, recipe.solver, treatment.form or "gram")
+def _solver_cost(entry: LedgerEntry, method: MethodConfig, treatment: Treatment) -> Cost:
+    return matrix_cost(_matrix_shape(entry), method.amm, method.solver, treatment.form or "gram")
 
 
 def _fingerprint(plan: MergePlan) -> str:
     content = {
         "tasks": [{k: v for k, v in asdict(task).items() if k != "cost"} for task in plan.tasks],
         "shards": [[shard.path, shard.nbytes] for shard in plan.shards],
-        "recipes": {name: recipe.model_dump(mode="json") for name, recipe in plan.recipes.items()},
+        "methods": {name: method.model_dump(mode="json") for name, method in plan.methods.items()},
         "functions": plan.functions,
         "device": plan.device,
         "threads": plan.threads_per_task,

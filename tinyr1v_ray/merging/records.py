@@ -53,7 +53,7 @@ class TensorRecord:
     """One tensor of one output. Lists over experts have one entry per expert; None stands for "does not apply"."""
 
     index: int
-    recipe: str
+    method: str
     name: str
     stored_name: str
     kind: str
@@ -95,10 +95,10 @@ class TensorRecord:
 def make_record(
     task: TensorTask, treatment: Treatment, xxh3_128: str, table: DeltaTable, solution: tuple[MergedLayer | None, Any]
 ) -> TensorRecord:
-    """Everything that the merge of one tensor by one recipe leaves to be told."""
+    """Everything that the merge of one tensor by one method leaves to be told."""
     layer, present = solution
     record = TensorRecord(
-        task.index, treatment.recipe, task.name, task.stored_name, task.kind, task.shape,
+        task.index, treatment.method, task.name, task.stored_name, task.kind, task.shape,
         treatment.action, treatment.rule, treatment.reason, xxh3_128, None if layer is None else layer.form,
     )  # fmt: skip
     products = table.products

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tinyr1v_ray.config.merge import RecipeConfig
+from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.merging.names import MATRIX_KINDS
 from tinyr1v_ray.merging.rounding import RETENTION_WARNING
 
@@ -33,29 +33,29 @@ def versions() -> dict[str, str]:
 
 
 def make_report(
-    recipe: RecipeConfig, records: Sequence[dict[str, Any]], refused: Sequence[dict[str, Any]], context: dict[str, Any]
+    method: MethodConfig, records: Sequence[dict[str, Any]], refused: Sequence[dict[str, Any]], context: dict[str, Any]
 ) -> dict[str, Any]:
-    """`context` holds what is common to all recipes: inputs, donor, conflicts, fingerprint, job."""
-    settings = recipe.model_dump(mode="json", exclude={"amm"})
-    if recipe.method in ("amm", "wudi"):
-        settings["amm"] = recipe.amm.model_dump(mode="json")
-    settings["scale"] = recipe.factor
+    """`context` holds what is common to all methods: inputs, donor, conflicts, fingerprint, job."""
+    settings = method.model_dump(mode="json", exclude={"amm"})
+    if method.name in ("amm", "wudi"):
+        settings["amm"] = method.amm.model_dump(mode="json")
+    settings["scale"] = method.factor
     counts = Counter(dict.fromkeys(("merged", "averaged", "copied"), 0))
     counts.update(record["action"] for record in records)
     counts["refused"] = len(refused)
     return {
-        "format": "tinyr1v-merge/1",
+        "format": "tinyr1v-merge/2",
         **context,
-        "recipe": settings,
+        "method": settings,
         "versions": versions(),
         "counts": dict(sorted(counts.items())),
-        "warnings": [*context.get("warnings", []), *recipe_warnings(records)],
+        "warnings": [*context.get("warnings", []), *merge_warnings(records)],
         "tensors": list(records),
         "refused": list(refused),
     }
 
 
-def recipe_warnings(records: Sequence[dict[str, Any]]) -> list[str]:
+def merge_warnings(records: Sequence[dict[str, Any]]) -> list[str]:
     """Deltas lost in storage, and norms that the optimiser has blown up."""
     lines = []
     kept = [r for r in records if r.get("retention_cosine") is not None]
@@ -101,13 +101,13 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
 
 def model_card(report: dict[str, Any]) -> str:
     """A README with a Hugging Face header, from the report alone."""
-    recipe = report["recipe"]
-    lines = ["---", "library_name: transformers", "tags:", "- merge", f"- {recipe['method']}", "---", ""]
-    lines += [f"# Merged model ({recipe['method']})", ""]
+    method = report["method"]
+    lines = ["---", "library_name: transformers", "tags:", "- merge", f"- {method['name']}", "---", ""]
+    lines += [f"# Merged model ({method['name']})", ""]
     lines += [f"{len(report['experts'])} experts of one base, merged without data by tinyr1v-ray.", ""]
     lines += [f"- base: `{report['base']}`", *(f"- expert {i}: `{path}`" for i, path in enumerate(report["experts"]))]
-    lines += [f"- tokenizer, processor and templates from: `{report['donor']}`", f"- weights: {recipe['output_dtype']}"]
-    lines += ["", "## Settings", "", "```json", json.dumps(recipe, indent=1), "```", ""]
+    lines += [f"- tokenizer, processor and templates from: `{report['donor']}`", f"- weights: {method['output_dtype']}"]
+    lines += ["", "## Settings", "", "```json", json.dumps(method, indent=1), "```", ""]
     lines += ["## Tensors", "", "| action | tensors |", "| --- | --- |"]
     lines += [f"| {action} | {count} |" for action, count in report["counts"].items()]
     lines += ["", *_summary(report["tensors"])]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from tinyr1v_ray.config.merge import MergeConfig, RecipeConfig
+from tinyr1v_ray.config.merge import MergeConfig, MethodConfig
 from tinyr1v_ray.errors import MergeError, MergeInputError, RunFolderError
 from tinyr1v_ray.files.durable import replace_folder
 from tinyr1v_ray.merging.accounting import LedgerEntry, build_ledger, moving_heads, open_expert
@@ -66,10 +66,10 @@ class PreparedMerge:
     @property
     def is_finished(self) -> bool:
         """Whether the output is there already and is exactly this merge's (one killed after its last rename)."""
-        return all(self._is_written(name, recipe) for name, recipe in self.plan.recipes.items())
+        return all(self._is_written(name, method) for name, method in self.plan.methods.items())
 
-    def _is_written(self, name: str, recipe: RecipeConfig) -> bool:
-        target, assets = self.output / name, self.assets(recipe)
+    def _is_written(self, name: str, method: MethodConfig) -> bool:
+        target, assets = self.output / name, self.assets(method)
         try:
             report = json.loads((target / REPORT).read_text(encoding="utf-8"))
             if not isinstance(report, dict) or report.get("fingerprint") != self.plan.fingerprint:
@@ -78,9 +78,9 @@ class PreparedMerge:
         except (OSError, ValueError):
             return False
 
-    def assets(self, recipe: RecipeConfig) -> dict[str, bytes]:
-        """Everything in a recipe's folder but weights and report: name -> content."""
-        return make_assets(self.donor, [self.base, *self.experts], recipe.output_dtype)
+    def assets(self, method: MethodConfig) -> dict[str, bytes]:
+        """Everything in a method's folder but weights and report: name -> content."""
+        return make_assets(self.donor, [self.base, *self.experts], method.output_dtype)
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,9 @@ def prepare_merge(config: MergeConfig, base: Path) -> PreparedMerge:
     warnings = [*check_samples(config.experts, samples), *moving_heads(base_folder, experts)]
     plan = make_plan(
         ledger,
-        config.named_recipes,
+        config.named_methods,
         shard_bytes=config.shard_mib << 20,
-        functions=function_hashes(config.named_recipes.values()),
+        functions=function_hashes(config.named_methods.values()),
         device=config.job.device,
         threads_per_task=config.job.threads_per_task,
     )
@@ -219,8 +219,8 @@ def _check_full_pass(prepared: PreparedMerge, journal: Journal) -> None:
     """
     for path, stamp in input_files(prepared.plan).items():
         require_unchanged(path, stamp)
-    first = next(iter(prepared.plan.recipes))
-    records = [r for r in journal.all_records() if r["recipe"] == first and r.get("norm_ratios")]
+    first = next(iter(prepared.plan.methods))
+    records = [r for r in journal.all_records() if r["method"] == first and r.get("norm_ratios")]
     linear = [r for r in records if r["kind"] in MATRIX_KINDS]
     found = []
     for index, expert in enumerate(prepared.experts):
@@ -235,17 +235,17 @@ def _publish(prepared: PreparedMerge, folder: Path, journal: Journal) -> MergeSu
     records = journal.all_records()
     counts: dict[str, dict[str, int]] = {}
     warnings: list[str] = []
-    for name, recipe in prepared.plan.recipes.items():
+    for name, method in prepared.plan.methods.items():
         target = folder / OUTPUT / name
-        own = [record for record in records if record["recipe"] == name]
-        for file, content in prepared.assets(recipe).items():
+        own = [record for record in records if record["method"] == name]
+        for file, content in prepared.assets(method).items():
             (target / file).write_bytes(content)
         _write_index(prepared.plan, name, target)
         report = make_report(
-            recipe, own, [_refused(entry) for entry in prepared.plan.refused], _context(prepared, journal, own)
+            method, own, [_refused(entry) for entry in prepared.plan.refused], _context(prepared, journal, own)
         )
-        if recipe.function:
-            report["recipe"]["function_sha256"] = prepared.plan.functions[recipe.function]
+        if method.function:
+            report["method"]["function_sha256"] = prepared.plan.functions[method.function]
         write_report(report, target)
         counts[name] = report["counts"]
         warnings += [f"{name}: {line}" if name else line for line in report["warnings"]]
@@ -273,12 +273,12 @@ def _refused(entry: LedgerEntry) -> dict[str, Any]:
     return {"name": entry.name, "kind": entry.kind, "action": "refused", "reason": entry.reason}
 
 
-def _write_index(plan: MergePlan, recipe: str, target: Path) -> None:
+def _write_index(plan: MergePlan, method: str, target: Path) -> None:
     """The index of a sharded output; a single file needs none."""
     weight_map, total = {}, 0
     for task in plan.tasks:
         for treatment, place in zip(task.treatments, task.places, strict=True):
-            if treatment.recipe == recipe:
+            if treatment.method == method:
                 weight_map[task.stored_name] = Path(place.shard).name
                 total += place.nbytes
     if len(set(weight_map.values())) > 1:

@@ -47,7 +47,7 @@ def plan_merge_settings(config: MergeConfig, request: PlanRequest, cluster: Clus
     job = config.job
     merge = make_plan(
         ledger,
-        config.named_recipes,
+        config.named_methods,
         shard_bytes=config.shard_mib << 20,
         device=job.device,
         threads_per_task=job.threads_per_task,
@@ -62,7 +62,7 @@ def plan_merge_settings(config: MergeConfig, request: PlanRequest, cluster: Clus
     problems, change = _problems(merge, config, cluster, workers)
     return Plan(
         kind="merge",
-        title=f"merge of {len(config.experts)} experts into {config.output}: {', '.join(_recipes(config))}",
+        title=f"merge of {len(config.experts)} experts into {config.output}: {', '.join(_methods(config))}",
         cluster=cluster,
         problems=problems,
         change=change,
@@ -106,8 +106,8 @@ def shape_ledger(shape: ModelShape, num_experts: int) -> list[LedgerEntry]:
     ]
 
 
-def _recipes(config: MergeConfig) -> Sequence[str]:
-    return [name or recipe.method for name, recipe in config.named_recipes.items()]
+def _methods(config: MergeConfig) -> Sequence[str]:
+    return [name or method.name for name, method in config.named_methods.items()]
 
 
 def _largest(merge: MergePlan) -> int:
@@ -173,7 +173,7 @@ def dry_run(prepared: PreparedMerge) -> list[str]:
     if merge.refused:
         lines.append(f"not written: {len(merge.refused)}, first {merge.refused[0].name} ({merge.refused[0].reason})")
     for path, sha256 in merge.functions.items():
-        lines.append(f"own method: {path} (source {sha256[:12]}); its arithmetic is not known and hardly estimated")
+        lines.append(f"custom method: {path} (source {sha256[:12]}); its arithmetic is not known and hardly estimated")
     lines.append(f"runs in: {way.where}, at most {size(way.memory_bytes)} for tasks on a node")
     lines += [f"conflict: {line}" for line in prepared.conflicts]
     lines += [f"warning: {line}" for line in prepared.warnings]
@@ -195,7 +195,7 @@ def merge_sections(merge: MergePlan, workers: int, run_s: float, gpus: int, rate
 
 
 def _tensor_sections(merge: MergePlan) -> Iterator[Section]:
-    for position, (name, recipe) in enumerate(merge.recipes.items()):
+    for position, (name, method) in enumerate(merge.methods.items()):
         numbers: Counter[tuple[str, str, str]] = Counter()
         elements: Counter[tuple[str, str, str]] = Counter()
         for task in merge.tasks:
@@ -208,7 +208,7 @@ def _tensor_sections(merge: MergePlan) -> Iterator[Section]:
             (kind, f"{number} tensors", f"{count(elements[kind, action, rule])}", f"{action} by {rule}")
             for (kind, action, rule), number in numbers.items()
         )
-        yield Section(f"Tensors of {name or recipe.method}", rows, numeric=(1, 2))
+        yield Section(f"Tensors of {name or method.name}", rows, numeric=(1, 2))
     flops: Counter[tuple[int, ...]] = Counter()
     for task in merge.tasks:
         flops[task.shape] += task.cost.flops

@@ -43,7 +43,7 @@ def plan_recipe(request: PlanRequest, cluster: ClusterShape) -> Plan:
     first = next(iter(wrong.values()), None)
     return Plan(
         kind="recipe",
-        title=f"{config.name}: {len(config.trainings)} trainings, {len(config.merge.recipes)} merged models, "
+        title=f"{config.name}: {len(config.trainings)} trainings, {len(config.merge.methods)} merged models, "
         f"{several(len(config.seeds), 'seed')}, from {config.base}",
         cluster=cluster,
         problems=tuple(f"{name}: {problem}" for name, plan in wrong.items() for problem in plan.problems),

@@ -89,8 +89,8 @@ def describe_record(record: TensorRecord) -> str:
     """
     words = [f"{record.stored_name} {'x'.join(str(side) for side in record.shape)} {record.action} by {record.rule}"]
     words[0] += f"{' (' + record.form + ')' if record.form else ''} {record.seconds:.2f} s"
-    if record.recipe:
-        words[0] = f"{record.recipe}: {words[0]}"
+    if record.method:
+        words[0] = f"{record.method}: {words[0]}"
     if record.loss_first is not None:
         words.append(f"loss {record.loss_first:.3g} -> {record.loss_last:.3g}")
     if record.merged_norm is not None:

@@ -95,7 +95,7 @@ class _Builder:
         merge = self._config.merge
         experts = [trained[name] for name in merge.experts]
         stage = self._add(MergeStage.build(self._config, seed, experts, self._inputs))
-        for name in merge.recipes:
+        for name in merge.methods:
             yield RecipeModel(name, seed, stage.result / name, value_sha256([stage.fingerprint, name]), stage.id)
 
     def _evaluation(self, model: RecipeModel) -> str:

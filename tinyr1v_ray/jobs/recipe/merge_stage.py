@@ -44,7 +44,7 @@ class MergeStage(Stage[MergeConfig]):
             "base": config.base,
             "experts": [str(expert.folder) for expert in experts],
             "output": "named below",
-            "recipes": {name: recipe.model_dump(mode="json") for name, recipe in merge.recipes.items()},
+            "methods": {name: method.model_dump(mode="json") for name, method in merge.methods.items()},
             "job": merge.job.model_dump(mode="json"),
         }
         refuse_owned("merge", tree, _OWNED)
@@ -52,8 +52,8 @@ class MergeStage(Stage[MergeConfig]):
         same = without(settings, ("output", "base", "experts", "job."))
         same["arithmetic"] = [settings.job.device, settings.job.threads_per_task]
         read = [inputs.model(config.base), *(expert.identity for expert in experts)]
-        own = [recipe.function for recipe in merge.recipes.values() if recipe.function]
-        read += [inputs.function("recipe.function", path) for path in own]
+        custom = [method.function for method in merge.methods.values() if method.function]
+        read += [inputs.function("method.function", path) for path in custom]
         digest = stage_fingerprint(same, inputs=read)
         folder = stage_folder(config, cls, "specialists", seed, digest)
         settings = settings.model_copy(update={"output": str(folder)})
@@ -71,7 +71,7 @@ class MergeStage(Stage[MergeConfig]):
 
     def is_whole(self) -> bool:
         """Whether every merged model is there."""
-        folders = [self.folder / name for name in self.settings.recipes]
+        folders = [self.folder / name for name in self.settings.methods]
         return all((folder / _REPORT).is_file() and has_weights(folder) for folder in folders)
 
     async def run(self, display: Display, command: Sequence[str]) -> None:
@@ -89,8 +89,8 @@ class MergeStage(Stage[MergeConfig]):
 
     def describe(self, model: RecipeModel, config: PipelineConfig) -> dict[str, Any]:
         """A merged model is told by its method."""
-        method = self.settings.recipes[model.name].method
-        return {"role": "merged", "algorithm": method, "merge": model.folder / _REPORT}
+        method = self.settings.methods[model.name]
+        return {"role": "merged", "algorithm": method.name, "merge": model.folder / _REPORT}
 
 
 class _Stopped(Exception):
