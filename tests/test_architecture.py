@@ -122,6 +122,16 @@ def test_files_and_functions_stay_short(trees):
     assert sum(size < 40 for size in sizes.values()) >= 0.95 * len(sizes)
 
 
+def test_a_class_name_stands_once(trees):
+    """Private ones too, and none that differs from another by an underscore or the case of a letter."""
+    places = {}
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.strip("_").casefold(), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert len(places) > 300 and {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_the_loop_fits_on_one_screen():
     assert len((PACKAGE / "loop.py").read_text(encoding="utf-8").splitlines()) <= 60
 

@@ -197,7 +197,7 @@ def test_the_licence_is_whole() -> None:
     assert re.search(r'^license = "Apache-2.0"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def test_the_miniatures_figures_are_those_of_its_record() -> None:
+def test_the_miniatures_metrics_are_those_of_its_record() -> None:
     record = json.loads((ROOT / "tinyr1v_ray/miniature/shipped/miniature.json").read_text(encoding="utf-8"))
     for domain, measured in record["evaluation"].items():
         free, direct, reasoned = (measured[name] for name in ("sampled", "forced_direct", "forced_reasoning"))

@@ -2,7 +2,7 @@
 
 `python tests/benchmarks/bench_lipo_grpo.py --folder runs/lipo_grpo`: runs that are finished in the folder, with the
 same configuration, are read; those that are missing are run (some minutes each), unfinished ones resumed. Intervals
-are 95 %, by bootstrap over the held-out items, each item's figure being its mean over the seeds: they hold for these
+are 95 %, by bootstrap over the held-out items, each item's metric being its mean over the seeds: they hold for these
 seeds, whose own spread is shown beside them.
 """
 
@@ -127,15 +127,15 @@ def _items(answers: dict[str, HeldOutAnswer]) -> tuple[tuple[str, str], ...]:
 
 
 def _print_comparison(by_algorithm: dict[str, list[Run]]) -> None:
-    """Items are paired; an item's figure is its mean over the seeds."""
+    """Items are paired; an item's metric is its mean over the seeds."""
     after = {name: [run.answers("after") for run in runs] for name, runs in by_algorithm.items()}
     prompt_ids = sorted(after["grpo"][0])
     items = {_items(answers) for runs in after.values() for answers in runs}
     if len(items) != 1:
         raise SystemExit("the runs answered different held-out items; make them from the same data, in another folder")
 
-    def means(name: str, figure: str) -> np.ndarray:
-        rows = [[float(getattr(answers[key], figure)) for key in prompt_ids] for answers in after[name]]
+    def means(name: str, metric: str) -> np.ndarray:
+        rows = [[float(getattr(answers[key], metric)) for key in prompt_ids] for answers in after[name]]
         return np.mean(rows, axis=0)
 
     correct = {name: means(name, "correct") for name in ALGORITHMS}

@@ -1,4 +1,4 @@
-"""Figures of stage 1: step overhead, generation rate, weight publish, time to the first step, peak memory.
+"""Metrics of stage 1: step overhead, generation rate, weight publish, time to the first step, peak memory.
 
 `python tests/benchmarks/bench_train.py`; each ratio comes from one run on one machine, alternating what is compared.
 Options of the form key=value go to the run's configuration, as with `tinyr1v train`.

@@ -293,7 +293,7 @@ def run_connected(config: TrainConfig, main: Any) -> Any:
 
 
 def machine_load() -> str:
-    """Cores and load average: figures of a machine that does other work are worth little."""
+    """Cores and load average: metrics of a machine that does other work are worth little."""
     return f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}"
 
 

@@ -163,9 +163,9 @@ def test_a_judge_that_fails_is_counted_and_never_right(
     graded = grade("charxiv", "Model A", "The model called A", QUERY)
     assert failure in graded.judge_failure and not graded.correct and graded.reward == 0.0
     item = StoredItem(BenchmarkItem("1", "?", "Model A", columns=QUERY), "?")
-    figures = benchmark_scores(TEN_BENCHMARKS["charxiv"], [item], [graded])
-    assert (figures.score, figures.counts.judge_failed, figures.counts.judged) == (0.0, 1, 0)
-    assert any(failure in reason for reason in figures.counts.by_reason)
+    scores = benchmark_scores(TEN_BENCHMARKS["charxiv"], [item], [graded])
+    assert (scores.score, scores.counts.judge_failed, scores.counts.judged) == (0.0, 1, 0)
+    assert any(failure in reason for reason in scores.counts.by_reason)
 
 
 def test_a_passing_trouble_is_tried_again_and_a_refusal_is_not(server: Server, grade: Grade) -> None:

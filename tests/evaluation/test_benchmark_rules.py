@@ -165,10 +165,10 @@ def test_mme_scores_questions_and_pairs() -> None:
     rows = [("color", "a"), ("color", "a"), ("color", "b"), ("color", "b"), ("OCR", "a"), ("OCR", "a")]
     rows += [("code_reasoning", "c"), ("code_reasoning", "c")]
     items = [BenchmarkItem(str(n), "?", "Yes", {}, c, {"image_path": i}) for n, (c, i) in enumerate(rows)]
-    figures = MME.score(items, [True, True, True, False, True, True, False, True])
-    assert (figures["color"], figures["OCR"], figures["code_reasoning"]) == (125.0, 200.0, 50.0)
-    assert (figures["perception"], figures["cognition"], figures["total"]) == (325.0, 50.0, 375.0)
-    assert figures["score"] == pytest.approx(100 * 375 / 600)
+    scores = MME.score(items, [True, True, True, False, True, True, False, True])
+    assert (scores["color"], scores["OCR"], scores["code_reasoning"]) == (125.0, 200.0, 50.0)
+    assert (scores["perception"], scores["cognition"], scores["total"]) == (325.0, 50.0, 375.0)
+    assert scores["score"] == pytest.approx(100 * 375 / 600)
 
 
 def test_mme_on_0_to_100_is_the_sum_over_28() -> None:
@@ -180,8 +180,8 @@ def test_mme_on_0_to_100_is_the_sum_over_28() -> None:
         for n in range(4)
     ]
     correct = [n % 3 != 0 for n in range(len(items))]
-    figures = MME.score(items, correct)
-    assert figures["score"] == pytest.approx(figures["total"] / 28)
+    scores = MME.score(items, correct)
+    assert scores["score"] == pytest.approx(scores["total"] / 28)
     assert MME.score(items, [True] * len(items))["total"] == 2800
 
 
@@ -219,13 +219,13 @@ def wemath_items() -> tuple[list[BenchmarkItem], list[bool]]:
 
 def test_wemath_weighs_mastery_memorisation_and_generalisation() -> None:
     """N = 5: strict (5 - 0.5 - 2 - 1)/5 = 30 %, loose (5 - 0.5 - 1 - 1)/5 = 50 %; RM 2/(1 + 2), loose 1/(2 + 1)."""
-    figures = WEMATH.score(*wemath_items())
-    assert figures["score"] == pytest.approx(30)
-    assert figures["score_loose"] == pytest.approx(50)
-    assert [figures[name] for name in ("IK", "IG", "CM", "CM_loose")] == [20, 20, 20, 40]
-    assert [figures[name] for name in ("RM", "RM_loose")] == pytest.approx([200 / 3, 100 / 3])
-    assert figures["S1"] == pytest.approx(100 * 6 / 11)
-    assert (figures["S2"], figures["S3"], figures["num_composite"]) == (50, 100, 5)
+    scores = WEMATH.score(*wemath_items())
+    assert scores["score"] == pytest.approx(30)
+    assert scores["score_loose"] == pytest.approx(50)
+    assert [scores[name] for name in ("IK", "IG", "CM", "CM_loose")] == [20, 20, 20, 40]
+    assert [scores[name] for name in ("RM", "RM_loose")] == pytest.approx([200 / 3, 100 / 3])
+    assert scores["S1"] == pytest.approx(100 * 6 / 11)
+    assert (scores["S2"], scores["S3"], scores["num_composite"]) == (50, 100, 5)
 
 
 def test_wemath_without_a_whole_group_scores_nothing() -> None:

@@ -133,7 +133,7 @@ def test_items_of_one_group_count_once() -> None:
 
 
 def test_groups_of_several_sizes_against_a_slow_resampling() -> None:
-    """Whole groups are drawn, and a figure is over as many items as they hold."""
+    """Whole groups are drawn, and a metric is over as many items as they hold."""
     rng = np.random.default_rng(3)
     labels = [f"image {place}" for place in range(40) for _ in range(1 + place % 4)]
     table = np.array([[rng.random() < 0.3 + 0.1 * (len(label) % 3) for label in labels]], float)
@@ -175,12 +175,12 @@ def test_mcnemar_pools_the_items_of_a_seed() -> None:
     assert mcnemar_by_seed(before, after) == pytest.approx(tuple(wanted))
 
 
-def test_the_same_figures_each_time() -> None:
+def test_the_same_metrics_each_time() -> None:
     tables = [answers(1, 3, 50)]
     assert crossed_mean(tables) == crossed_mean(tables) != crossed_mean(tables, seed=1)
 
 
-def test_figures_do_not_depend_on_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_do_not_depend_on_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     tables = [answers(1, 2, 50), answers(2, 2, 300)]
     kept = crossed_mean(tables, num_resamples=500)
     monkeypatch.setattr(comparison, "_DRAWN", comparison._Drawn(0))

@@ -82,26 +82,26 @@ def test_every_answer_is_stored_and_counted(output: Path) -> None:
         (stored.item.index, sample) for stored in read_items(output / "miniature_ocr") for sample in (0, 1)
     ]
     assert len(ocr) == 22 and all(row.num_tokens and row.finished_s > row.started_s for row in ocr)
-    figures = scores(output)["benchmarks"]["miniature:ocr"]
-    assert figures["accuracy"][0] == sum(row.correct for row in ocr) / 22
-    assert 0.3 < figures["accuracy"][0] <= 1.0  # the shipped base reads most numbers
+    read = scores(output)["benchmarks"]["miniature:ocr"]
+    assert read["accuracy"][0] == sum(row.correct for row in ocr) / 22
+    assert 0.3 < read["accuracy"][0] <= 1.0  # the shipped base reads most numbers
     assert all(row.extracted == row.reference for row in ocr if row.correct)
-    assert figures["speed"]["tokens"] == sum(row.num_tokens for row in ocr)
+    assert read["speed"]["tokens"] == sum(row.num_tokens for row in ocr)
     right = sum(row.correct for row in ocr)
-    assert figures["speed"]["tokens_per_correct"] == pytest.approx(sum(row.num_tokens for row in ocr) / right)
-    assert figures["speed"]["tokens_per_s"] > 0 and figures["speed"]["latency_p95_s"] > 0
+    assert read["speed"]["tokens_per_correct"] == pytest.approx(sum(row.num_tokens for row in ocr) / right)
+    assert read["speed"]["tokens_per_s"] > 0 and read["speed"]["latency_p95_s"] > 0
     assert len({row.text for row in ocr}) > 11  # two draws of an item differ now and then
 
 
 def test_what_cannot_be_scored_is_named_and_never_right(output: Path) -> None:
-    figures = scores(output)["benchmarks"]["mme"]
-    assert figures["counts"]["items"] == 11 and figures["counts"]["unscorable"] == 6
-    named = {first for of in figures["counts"]["by_reason"].values() for first in of["first"]}
+    read = scores(output)["benchmarks"]["mme"]
+    assert read["counts"]["items"] == 11 and read["counts"]["unscorable"] == 6
+    named = {first for of in read["counts"]["by_reason"].values() for first in of["first"]}
     assert named == {"8", "9", "10"}
-    reasons = " | ".join(figures["counts"]["by_reason"])
+    reasons = " | ".join(read["counts"]["by_reason"])
     assert "broken base64" in reasons and "answer key is empty" in reasons and "longer than" in reasons
     assert not any(row.correct for row in read_answers(output / "mme") if row.prompt_id in named)
-    assert set(figures["parts"]) == {"total", "perception", "cognition", "color", "OCR"}
+    assert set(read["parts"]) == {"total", "perception", "cognition", "color", "OCR"}
 
 
 def test_scores_follow_from_the_stored_answers_alone(output: Path, capsys: pytest.CaptureFixture[str]) -> None:

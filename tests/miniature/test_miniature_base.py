@@ -80,16 +80,16 @@ def test_generation_stops_at_every_end_token(processor: Qwen2_5_VLProcessor) -> 
 def test_record_leaves_room_for_rl(record: dict) -> None:
     """30 to 85 % right, and answers at least twice as long as the shortest that is right."""
     for domain in Domain:
-        figures = record["evaluation"][domain]
-        assert figures["sampled"]["num_items"] >= 1000
+        scores = record["evaluation"][domain]
+        assert scores["sampled"]["num_items"] >= 1000
         for mode in ("sampled", "greedy"):
-            assert 0.30 <= figures[mode]["accuracy"] <= 0.85
-        assert figures["sampled"]["mean_tokens"] >= 2 * figures["needed_tokens"]["bare"]
+            assert 0.30 <= scores[mode]["accuracy"] <= 0.85
+        assert scores["sampled"]["mean_tokens"] >= 2 * scores["needed_tokens"]["bare"]
 
 
 def test_record_shows_that_reasoning_helps_in_math(record: dict) -> None:
-    figures = record["evaluation"][Domain.MATH]
-    assert figures["forced_direct"]["high"] < figures["forced_reasoning"]["low"] - 0.1
+    scores = record["evaluation"][Domain.MATH]
+    assert scores["forced_direct"]["high"] < scores["forced_reasoning"]["low"] - 0.1
 
 
 @pytest.mark.parametrize("domain", list(Domain))

@@ -1,4 +1,4 @@
-"""The figures of the report reproduce from the stored answers, and are those that the answers were made for."""
+"""The metrics of the report reproduce from the stored answers, and are those that the answers were made for."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def parsed(page: str) -> Parsed:
 
 
 @pytest.fixture(scope="module")
-def figures(parsed: Parsed) -> dict[str, Any]:
+def metrics(parsed: Parsed) -> dict[str, Any]:
     return dict(json.loads(parsed.scripts[0]))
 
 
-def test_figures_reproduce_from_the_stored_answers(recipe_run: Path, figures: dict[str, Any]) -> None:
+def test_metrics_reproduce_from_the_stored_answers(recipe_run: Path, metrics: dict[str, Any]) -> None:
     slowly = read_answers_slowly(recipe_run)
     assert len(slowly) == len(CASES) * len(BENCHMARKS)
-    found = {(m, b): row for m, model in figures["models"].items() for b, row in model["benchmarks"].items()}
+    found = {(m, b): row for m, model in metrics["models"].items() for b, row in model["benchmarks"].items()}
     assert found.keys() == slowly.keys()
     for key, (accuracy, tokens) in slowly.items():
         assert found[key]["accuracy"] == pytest.approx(accuracy, abs=1e-12)
@@ -50,11 +50,11 @@ def test_figures_reproduce_from_the_stored_answers(recipe_run: Path, figures: di
         assert found[key]["tokens"] == pytest.approx(tokens, abs=1e-9)
 
 
-def test_figures_are_the_known_ones(figures: dict[str, Any]) -> None:
+def test_metrics_are_the_known_ones(metrics: dict[str, Any]) -> None:
     """With seed 1 one more item is right and answers are a token longer; items add 0 to 4 tokens, 2 on average."""
     for name, case in RUN_MODELS.items():
         for number, benchmark in enumerate(BENCHMARKS):
-            row = figures["models"][name]["benchmarks"][benchmark]
+            row = metrics["models"][name]["benchmarks"][benchmark]
             assert row["accuracy"] == pytest.approx((2 * case.right[number] + 1) / (2 * NUM_ITEMS))
             assert row["tokens"] == pytest.approx(case.tokens + 2 + 0.5)
             num_right = 2 * case.right[number] + 1
@@ -62,19 +62,19 @@ def test_figures_are_the_known_ones(figures: dict[str, Any]) -> None:
             assert (row["num_items"], row["seeds"]) == (NUM_ITEMS, [0, 1])
 
 
-def test_what_the_tables_show_is_what_the_figures_say(parsed: Parsed, figures: dict[str, Any]) -> None:
-    cells = [attributes for tag, attributes in parsed.tags if attributes.get("data-figure") == "accuracy"]
+def test_what_the_tables_show_is_what_the_metrics_say(parsed: Parsed, metrics: dict[str, Any]) -> None:
+    cells = [attributes for tag, attributes in parsed.tags if attributes.get("data-metric") == "accuracy"]
     shown = {(cell["data-model"], cell["data-benchmark"]): float(str(cell["data-value"])) for cell in cells}
     whole = [case.name for case in CASES if case.role != "baseline" or case.name in ("mixture", "sequential")]
     assert shown.keys() == {(name, benchmark) for name in whole for benchmark in BENCHMARKS}
     for (name, benchmark), value in shown.items():
-        assert value == figures["models"][name]["benchmarks"][benchmark]["accuracy"]
+        assert value == metrics["models"][name]["benchmarks"][benchmark]["accuracy"]
     assert "64.2" in parsed.text and "[" in parsed.text
 
 
-def test_averages_and_retention(figures: dict[str, Any]) -> None:
+def test_averages_and_retention(metrics: dict[str, Any]) -> None:
     """AMM: 25, 21 and 31 of 40 right; the specialists 25, 23 and 33 of 40 at home."""
-    amm = figures["models"]["amm"]
+    amm = metrics["models"]["amm"]
     value, low, high = amm["average_accuracy"]
     assert value == pytest.approx((25 + 21 + 31) / 120) and low < value < high
     assert amm["benchmarks"]["miniature:structure"]["retention"] == pytest.approx(21 / 23)
@@ -82,10 +82,10 @@ def test_averages_and_retention(figures: dict[str, Any]) -> None:
     assert amm["average_tokens"][0] == pytest.approx(27.5)
 
 
-def test_differences_are_of_the_same_items_and_seeds(recipe_run: Path, figures: dict[str, Any]) -> None:
+def test_differences_are_of_the_same_items_and_seeds(recipe_run: Path, metrics: dict[str, Any]) -> None:
     """Estimates against the answers' own means; p-values of Holm against its definition, over the whole table."""
     slowly = read_answers_slowly(recipe_run)
-    for rows in figures["comparisons"].values():
+    for rows in metrics["comparisons"].values():
         families = [part for row in rows for part in (row["accuracy"], row["tokens"])]
         for row in rows:
             pairs = [(slowly[row["after"], name], slowly[row["before"], name]) for name in row["benchmarks"]]
@@ -100,8 +100,8 @@ def test_differences_are_of_the_same_items_and_seeds(recipe_run: Path, figures: 
             assert part["is_called"] == ((low > 0 or high < 0) and part["holm_p"] < 0.05)
 
 
-def test_which_models_are_compared(figures: dict[str, Any]) -> None:
-    pairs = {kind: [(row["after"], row["before"]) for row in rows] for kind, rows in figures["comparisons"].items()}
+def test_which_models_are_compared(metrics: dict[str, Any]) -> None:
+    pairs = {kind: [(row["after"], row["before"]) for row in rows] for kind, rows in metrics["comparisons"].items()}
     assert set(pairs["trainings"]) == {
         *(("math", other) for other in ("math_grpo", "math_dapo", "base", "math_boost_0.1", "math_boost_1")),
         *(("structure", "base"), ("ocr", "base")),
@@ -112,9 +112,9 @@ def test_which_models_are_compared(figures: dict[str, Any]) -> None:
     assert set(pairs["merges"]) == wanted
 
 
-def test_claims_follow_the_figures(figures: dict[str, Any]) -> None:
+def test_claims_follow_the_metrics(metrics: dict[str, Any]) -> None:
     """LIPO is 23 tokens shorter on every item at the same accuracy; AMM is far above task arithmetic, near WUDI."""
-    verdicts = {claim["claim"]: claim["verdict"] for claim in figures["claims"]}
+    verdicts = {claim["claim"]: claim["verdict"] for claim in metrics["claims"]}
     assert verdicts["On math, LIPO's answers are shorter than GRPO's"] == "holds"
     assert verdicts["On math, LIPO's accuracy is within 2 points of GRPO's or better"] == "open"
     assert verdicts["AMM is better than task arithmetic"] == "holds"
@@ -133,12 +133,12 @@ def test_a_claim_can_come_out_the_opposite(recipe_run: Path, tmp_path: Path) -> 
     assert verdicts["On math, LIPO's answers are shorter than GRPO's"] == "opposite"
 
 
-def test_cosines_are_weighted_with_the_norms(figures: dict[str, Any]) -> None:
+def test_cosines_are_weighted_with_the_norms(metrics: dict[str, Any]) -> None:
     """Norms 3, 4, 2 and 4, 3, 1; cosines 0.1 and -0.02: (12 x 0.1 - 12 x 0.02) / 24, and over 5 x 5."""
-    assert figures["cosines"]["experts"] == ["math", "structure", "ocr"]
-    assert figures["cosines"]["weighted"][0][1] == pytest.approx(0.04)
-    assert figures["cosines"]["whole"][0][1] == pytest.approx(0.96 / 25)
-    assert np.diag(figures["cosines"]["whole"]) == pytest.approx(1.0)
+    assert metrics["cosines"]["experts"] == ["math", "structure", "ocr"]
+    assert metrics["cosines"]["weighted"][0][1] == pytest.approx(0.04)
+    assert metrics["cosines"]["whole"][0][1] == pytest.approx(0.96 / 25)
+    assert np.diag(metrics["cosines"]["whole"]) == pytest.approx(1.0)
 
 
 def test_curves_are_means_over_seeds_with_their_range(contents: Contents) -> None:

@@ -86,7 +86,7 @@ def test_lost_answers_are_not_wrong(name: str, run: Path) -> None:
     assert amm.outcomes["miniature:math"].accuracy == pytest.approx(12 / 20)
 
 
-def test_a_report_of_lost_answers_alone_has_no_figure(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_of_lost_answers_alone_has_no_metric(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in run.glob("stages/evaluate-*/*/answers.jsonl"):
         path.write_text("")
     assert main(["report", str(run)]) == 0
@@ -193,7 +193,7 @@ BESIDE: Mapping[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("name", BESIDE)
-def test_damage_beside_the_figures_is_said_and_changes_none(name: str, before: Contents, run: Path) -> None:
+def test_damage_beside_the_metrics_is_said_and_changes_none(name: str, before: Contents, run: Path) -> None:
     damage, said = BESIDE[name]
     damage(run)
     after = read_contents(run)

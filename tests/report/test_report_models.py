@@ -1,4 +1,4 @@
-"""Which model is the paper's, over which seeds its figures are, and that items which belong together are drawn so."""
+"""Which model is the paper's, over which seeds its metrics are, and that items which belong together are drawn so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By which rules the report counts results, names differences, and says what a figure is of."""
+"""By which rules the report counts results, names differences, and says what a metric is of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small groups with known figures."""
+"""Small groups with known metrics."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""A step's figures, worked out by hand."""
+"""A step's metrics, worked out by hand."""
 
 import math
 
@@ -14,7 +14,7 @@ def same_advantages(advantages_PG):
     return StepAdvantages(tuple(advantages_PG), tuple(advantages_PG))
 
 
-def test_figures_by_hand(make):
+def test_metrics_by_hand(make):
     first = make.group(
         "a",
         [make.completion(10, version=3), make.completion(30, finish=Finish.LENGTH, version=2)],

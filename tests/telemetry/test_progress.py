@@ -97,7 +97,7 @@ def test_time_left_is_the_median_of_recent_steps_times_those_left(make):
     assert progress.time_left_s() == 2.0 * 39
 
 
-def test_figures_that_are_missing_are_left_out(make):
+def test_numbers_that_are_missing_are_left_out(make):
     output = io.StringIO()
     progress = RunProgress(Display(Console(file=output)), 12, 2)
     progress.log(StepMetrics(3, 3, {"reward_mean": float("nan")}, {}), [], [])

@@ -1,4 +1,4 @@
-"""The closing text: every figure with its interval, lined up, plain."""
+"""The closing text: every metric with its interval, lined up, plain."""
 
 from pathlib import Path
 
@@ -29,9 +29,9 @@ def test_two_domains_line_up():
 
 def test_statistics_fit_in_as_they_are():
     correct_N, tokens_N = [True, False, True, True], [10.0, 20.0, 15.0, 15.0]
-    figures = HeldOut("ocr", 4, wilson_interval(3, 4), bootstrap_mean(tokens_N))
+    metrics = HeldOut("ocr", 4, wilson_interval(3, 4), bootstrap_mean(tokens_N))
     change = Change("ocr", paired_bootstrap(correct_N, [True] * 4), paired_bootstrap(tokens_N, [5.0] * 4))
-    text = format_summary([figures], [figures], [change], {})
+    text = format_summary([metrics], [metrics], [change], {})
     assert "75.0 % [30.1, 95.4]" in text and "+25.0 %" in text and "-10.0" in text and "(-67 %)" in text
 
 

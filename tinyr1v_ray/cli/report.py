@@ -40,7 +40,7 @@ def say(contents: Contents) -> list[str]:
     lines = [f"{'model':<{width}}  {'accuracy, % (95 %)':>21}  {'tokens':>7}"] if contents.rows else []
     for row in contents.rows:
         if row.accuracy is not None:
-            value, low, high = (100 * figure for figure in row.accuracy)
+            value, low, high = (100 * share for share in row.accuracy)
             interval = f"{value:.1f} ({low:.1f} to {high:.1f})"
             tokens = "-" if row.tokens is None else f"{row.tokens.value:.1f}"
             lines.append(f"{contents.labels[row.model.name]:<{width}}  {interval:>21}  {tokens:>7}")

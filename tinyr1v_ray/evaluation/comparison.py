@@ -1,6 +1,6 @@
 """Differences between models on shared items over several seeds, and which of them may be called one.
 
-Answers of a model are a table of seeds by items for each benchmark. A model's figure is the mean over benchmarks of
+Answers of a model are a table of seeds by items for each benchmark. A model's metric is the mean over benchmarks of
 the mean over seeds and items: every benchmark weighs the same, whatever its size.
 
 Intervals are of a crossed ("pigeonhole") bootstrap (Owen 2007, arXiv 0712.1111): seeds are drawn with replacement, the
@@ -36,7 +36,7 @@ _KEPT_BYTES = 256 * 1024**2
 """Of drawn counts that are kept for the next row, a byte each; what does not fit is drawn anew for every row."""
 _MOST_COUNT = 255
 _DIGITS = 9
-"""Decimals of a drawn figure: far beyond any that is shown, and rounding noise is no side of zero."""
+"""Decimals of a drawn metric: far beyond any that is shown, and rounding noise is no side of zero."""
 
 Groups = Sequence[Sequence[Hashable]]
 """For each benchmark what each of its items belongs to."""
@@ -74,7 +74,7 @@ def crossed_mean(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> Estimate:
-    """A model's figure with its 95 % interval; one float table [S, N] a benchmark, S the same in all.
+    """A model's metric with its 95 % interval; one float table [S, N] a benchmark, S the same in all.
 
     Without `groups_N` every item stands alone.
     Raises DataError without a benchmark, a seed or an item, with a value that is not finite, or when S differs.
@@ -151,7 +151,7 @@ def _point(tables_SN: Sequence[np.ndarray]) -> float:
 
 
 def _draws(tables_SN: Sequence[np.ndarray], groups_N: Groups | None, num_resamples: int, seed: int) -> np.ndarray:
-    """float64 [num_resamples]: the figure of each resampled table.
+    """float64 [num_resamples]: the metric of each resampled table.
 
     Counts stay whole and sums are divided once, and what adding up several benchmarks leaves of a zero is rounded away:
     a draw of zero stands on both sides of zero.
@@ -160,13 +160,13 @@ def _draws(tables_SN: Sequence[np.ndarray], groups_N: Groups | None, num_resampl
         groups_N = [range(table.shape[1]) for table in tables_SN]
     num_seeds = len(tables_SN[0])
     seeds_RS = np.concatenate([block for _, block in _counts(num_seeds, num_resamples, (seed, 0))])
-    figures_R = np.zeros(num_resamples)
+    metrics_R = np.zeros(num_resamples)
     for place, (table, labels) in enumerate(zip(tables_SN, groups_N, strict=True), 1):
         sums_MS, sizes_M = _by_group(table, labels)
         for start, block_RM in _counts(len(sizes_M), num_resamples, (seed, place)):
             rows = slice(start, start + len(block_RM))
-            figures_R[rows] += ((block_RM @ sums_MS) * seeds_RS[rows]).sum(axis=1) / (block_RM @ sizes_M)
-    return np.round(figures_R / (num_seeds * len(tables_SN)), _DIGITS)
+            metrics_R[rows] += ((block_RM @ sums_MS) * seeds_RS[rows]).sum(axis=1) / (block_RM @ sizes_M)
+    return np.round(metrics_R / (num_seeds * len(tables_SN)), _DIGITS)
 
 
 def _by_group(table_SN: np.ndarray, labels_N: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ UNREADABLE = (
 )
 """What reading a damaged file can raise; whoever reads one says what is left out."""
 _MOST_NUMBER = 1e100
-"""No figure of a run is beyond it, and sums and squares of such numbers stay finite."""
+"""No metric of a run is beyond it, and sums and squares of such numbers stay finite."""
 _MOST_COUNT = 10**15
 _LONGEST_REASON = 400
 _ReadT = TypeVar("_ReadT")
@@ -62,7 +62,7 @@ def texts(value: object, name: str) -> tuple[str, ...]:
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a finite number that figures can be made of.
+    """Whether this is a finite number that metrics can be made of.
 
     >>> [is_number(value) for value in (0.5, -3, True, "1", float("nan"), 10**400)]
     [True, True, False, False, False, False]

@@ -117,11 +117,11 @@ def measure(
 
     `needed_tokens` are the mean lengths of a right answer without reasoning and with the short one.
     """
-    figures: dict[str, dict[str, object]] = {}
+    metrics: dict[str, dict[str, object]] = {}
     torch.manual_seed(seed)
     for domain in Domain:
         chosen = list(items(domain, Pool.EVALUATION, num_items, seed))
-        figures[str(domain)] = {"needed_tokens": _needed_tokens(processor, chosen)}
+        metrics[str(domain)] = {"needed_tokens": _needed_tokens(processor, chosen)}
         for mode in MODES:
             num_right = num_tokens = 0
             for count, right, tokens in score(model, processor, chosen, mode):
@@ -129,8 +129,8 @@ def measure(
                 on_items(count)
             low, high = binomtest(num_right, num_items).proportion_ci(method="wilson")
             result = StyleScore(num_items, num_right / num_items, low, high, num_tokens / num_items)
-            figures[str(domain)][mode] = {name: round(value, 4) for name, value in asdict(result).items()}
-    return figures
+            metrics[str(domain)][mode] = {name: round(value, 4) for name, value in asdict(result).items()}
+    return metrics
 
 
 def _needed_tokens(processor: Qwen2_5_VLProcessor, chosen: list[Item]) -> dict[str, float]:

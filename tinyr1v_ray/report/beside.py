@@ -1,4 +1,4 @@
-"""The paper's tables with this run's figures beside them."""
+"""The paper's tables with this run's metrics beside them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tinyr1v_ray.report.trainings import Curve
 
 @dataclass(frozen=True)
 class MergeLine:
-    """One way to one model, by the paper's name for it: the paper's two figures, and ours on all benchmarks and on OCR.
+    """One way to one model, by the paper's name for it: the paper's two metrics, and ours on all benchmarks and on OCR.
 
     `score` and `ocr` are means of official scores, as the paper's are, on 0-100; `accuracy` is the mean of the plain
     accuracies that the tests are about. None where a benchmark is missing.
@@ -57,7 +57,7 @@ class Beside:
     curves: tuple[CurveLine, ...]
     curve_domain: str
     ocr_benchmarks: tuple[str, ...]
-    """Those that our figures on OCR are of: OCR-Reasoning alone where it is answered, as in the paper."""
+    """Those that our metrics on OCR are of: OCR-Reasoning alone where it is answered, as in the paper."""
     ten: tuple[tuple[str, float, float | None], ...]
 
 

@@ -1,4 +1,4 @@
-"""The report's pictures, each from plain figures."""
+"""The report's pictures, each from plain numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Point:
 
 
 def curve_chart(curves: Sequence[Curve], what: str, domain: str) -> Picture:
-    """A figure by training step, a line an algorithm with the range over seeds."""
+    """A metric by training step, a line an algorithm with the range over seeds."""
     ends = ", ".join(
         f"{ALGORITHM_NAMES.get(c.algorithm, c.algorithm)} from {c.mean[0]:.3g} to {c.mean[-1]:.3g}" for c in curves
     )

@@ -19,7 +19,7 @@ behind by less than a margin can, by an interval that ends above it."""
 
 @dataclass(frozen=True)
 class Claim:
-    """`paper` is what the paper reports, `ours` a sentence made of this run's figures.
+    """`paper` is what the paper reports, `ours` a sentence made of this run's metrics.
 
     `only_seed` is the seed that the verdict holds for alone, None where several were compared or none.
     """
@@ -55,7 +55,7 @@ _MERGE_CLAIMS = (
     ("amm", "mixture", 1, "AMM is better than training on the mixture", "OCR-Reasoning 16.2 against 12.8"),
     ("task_arithmetic", "base", -1, "Task arithmetic falls below the base", "average 46.7 against 47.8"),
 )
-"""The kinds after and before, the paper's sign, the claim, the paper's figures."""
+"""The kinds after and before, the paper's sign, the claim, the paper's metrics."""
 
 
 def describe_accuracy(row: Compared) -> str:
@@ -133,7 +133,7 @@ def _merge_claim(row: Compared, sign: int, text: str, papers: str, outcomes: Out
 
 
 def _what(row: Compared, outcomes: Outcomes) -> str:
-    """What the figures are of, where it is not plain."""
+    """What the metrics are of, where it is not plain."""
     is_other = not set(row.benchmarks).isdisjoint(outcomes.scored_otherwise)
     kind = "plain accuracy, not the official score" if is_other else ""
     if len(row.benchmarks) == 1:

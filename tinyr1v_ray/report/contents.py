@@ -29,8 +29,8 @@ from tinyr1v_ray.report.trainings import (
     read_trainings,
 )
 
-FIGURES = {"length_mean": "response length, tokens", "reward_mean": "reward"}
-"""Figures of `metrics.jsonl` that are drawn over steps."""
+METRICS = {"length_mean": "response length, tokens", "reward_mean": "reward"}
+"""Metrics of `metrics.jsonl` that are drawn over steps."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def read_contents(run: Path) -> Contents:
     (preferences, uncounted), (groups, unshown) = _preferences(trainings), shown_groups(trainings, labels)
     (geometry, unmerged), (provenance, unknown) = read_geometry(recipe), read_provenance(recipe)
     damage = [*unread, *uncounted, *unshown, *unmerged, *unknown]
-    by_domain = {domain: {figure: curves(trainings, domain, figure) for figure in FIGURES} for domain in domains}
+    by_domain = {domain: {metric: curves(trainings, domain, metric) for metric in METRICS} for domain in domains}
     drawn = {domain: found for domain, found in by_domain.items() if any(found.values())}
     lengths = {domain: found["length_mean"] for domain, found in drawn.items()}
     return Contents(

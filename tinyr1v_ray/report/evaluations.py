@@ -26,7 +26,7 @@ _EQUAL_POINTS = 1e-6
 
 @dataclass(frozen=True)
 class Answered:
-    """Items and answers of one model, seed and benchmark; `score` is the official figure on 0-100.
+    """Items and answers of one model, seed and benchmark; `score` is the official score on 0-100.
 
     `is_plain` says whether that is the share of right items. `groups` says of each item what it belongs to.
     """
@@ -63,10 +63,10 @@ def read_evaluation(folder: Path) -> tuple[dict[str, Answered], list[str]]:
 def _answered(
     benchmark: Benchmark, items: Sequence[StoredItem], answers: Sequence[StoredAnswer], images: Path
 ) -> Answered:
-    figures, correct_SN = official_scores(benchmark, items, answers)
-    is_plain = abs(figures["score"] - 100 * correct_SN.mean()) < _EQUAL_POINTS
+    scores, correct_SN = official_scores(benchmark, items, answers)
+    is_plain = abs(scores["score"] - 100 * correct_SN.mean()) < _EQUAL_POINTS
     groups = tuple(benchmark.group(stored.item) for stored in items)
-    return Answered(tuple(items), groups, tuple(answers), figures["score"], bool(is_plain), images)
+    return Answered(tuple(items), groups, tuple(answers), scores["score"], bool(is_plain), images)
 
 
 def _said(found: dict[str, Answered], lost: dict[str, tuple[int, int]]) -> list[str]:

@@ -105,9 +105,9 @@ def _shown(training: Training, label: str, folder: Path, step: int, group: Mappi
 
 
 def _number(value: object) -> float:
-    """Null is what a figure that is not finite was written as."""
+    """Null is what a metric that is not finite was written as."""
     if value is not None and not is_number(value):
-        raise ValueError("a figure is no number")
+        raise ValueError("a metric is no number")
     return float(value or 0.0)  # type: ignore[arg-type]
 
 

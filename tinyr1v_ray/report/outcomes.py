@@ -33,7 +33,7 @@ class Outcome:
 
     @property
     def score(self) -> float:
-        """Mean over seeds of the official figure on 0-100."""
+        """Mean over seeds of the official score on 0-100."""
         return float(np.mean([self.by_seed[seed].score for seed in self.seeds]))
 
     @property

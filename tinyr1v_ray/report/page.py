@@ -1,4 +1,4 @@
-"""The page: one HTML file with its style, script, pictures and figures inside. Everything in it is escaped."""
+"""The page: one HTML file with its style, script, pictures and metrics inside. Everything in it is escaped."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.report import paper
 from tinyr1v_ray.report.claims import MARGIN_POINTS, p_text, signed, specialist_sentences
 from tinyr1v_ray.report.contents import Contents, read_contents
-from tinyr1v_ray.report.figures import figures_of
 from tinyr1v_ray.report.names import ALGORITHM_NAMES, KNOWN_NAMES
+from tinyr1v_ray.report.page_metrics import metrics_of
 from tinyr1v_ray.report.pictures import pictures_of
 from tinyr1v_ray.report.tables import merge_rows
 
@@ -83,7 +83,7 @@ def render(contents: Contents) -> str:
         margin_points=MARGIN_POINTS,
         style=Markup(style),
         script=Markup(script),
-        figures=script_safe(to_json(figures_of(contents), indent=1)),
+        metrics=script_safe(to_json(metrics_of(contents), indent=1)),
     )
     return visible(page)
 

@@ -1,4 +1,4 @@
-"""The paper's own figures, quoted: Tiny-R1V (arXiv 2510.08987), all of Qwen2.5-VL-3B."""
+"""The paper's own results, quoted: Tiny-R1V (arXiv 2510.08987), all of Qwen2.5-VL-3B."""
 
 from __future__ import annotations
 

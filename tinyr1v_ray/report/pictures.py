@@ -7,7 +7,7 @@ from statistics import fmean
 
 from tinyr1v_ray.report import charts
 from tinyr1v_ray.report.chart import Picture
-from tinyr1v_ray.report.contents import FIGURES, Contents
+from tinyr1v_ray.report.contents import METRICS, Contents
 from tinyr1v_ray.report.findings import REFERENCE_MERGE
 from tinyr1v_ray.report.names import ALGORITHM_NAMES
 from tinyr1v_ray.report.tables import FrontierRow, merge_rows
@@ -16,10 +16,10 @@ from tinyr1v_ray.report.tables import FrontierRow, merge_rows
 def pictures_of(contents: Contents) -> dict[str, list[Picture]]:
     """All pictures, by section."""
     found: dict[str, list[Picture]] = defaultdict(list)
-    for domain, by_figure in contents.curves.items():
+    for domain, by_metric in contents.curves.items():
         found["curves"] += [
-            charts.curve_chart(rows, f"{domain}: {FIGURES[figure]}", domain)
-            for figure, rows in by_figure.items()
+            charts.curve_chart(rows, f"{domain}: {METRICS[metric]}", domain)
+            for metric, rows in by_metric.items()
             if rows
         ]
     for domain, rows in contents.frontiers.items():

@@ -1,4 +1,4 @@
-"""Where the figures come from: how answers were drawn, with which settings and versions."""
+"""Where the metrics come from: how answers were drawn, with which settings and versions."""
 
 from __future__ import annotations
 

@@ -36,11 +36,11 @@ PathText = Annotated[str, AfterValidator(_path)]
 """Of the recipe's folder, else absolute."""
 
 
-class _Row(BaseModel):
+class _IndexRow(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
 
-class RecipeStageRow(_Row):
+class RecipeStageRow(_IndexRow):
     """One stage; `seconds` is None until it has ended."""
 
     id: str
@@ -54,7 +54,7 @@ class RecipeStageRow(_Row):
     seconds: Finite | None = None
 
 
-class RecipeModelRow(_Row):
+class RecipeModelRow(_IndexRow):
     """One model of one seed, how it was made, and where its training, merge and evaluation lie."""
 
     name: str
@@ -71,7 +71,7 @@ class RecipeModelRow(_Row):
     evaluation: PathText | None = None
 
 
-class RecipeIndex(_Row):
+class RecipeIndex(_IndexRow):
     """What `recipe.json` holds."""
 
     name: str

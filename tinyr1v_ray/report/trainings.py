@@ -1,4 +1,4 @@
-"""What the trainings left: figures by step, groups with their advantages, seconds by phase."""
+"""What the trainings left: metrics by step, groups with their advantages, seconds by phase."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure by step: mean, least and largest over the seeds, at the steps that every seed has finished.
+    """A metric by step: mean, least and largest over the seeds, at the steps that every seed has finished.
 
     `is_whole` says that no more steps will come.
     """
@@ -105,9 +105,9 @@ def json_lines(path: Path, is_sound: Callable[[Mapping[str, Any]], bool]) -> tup
 
 
 def _is_step(row: Mapping[str, Any]) -> bool:
-    """Whether the step is a count and each figure a number, or null where there was none."""
-    figures = (value for name, value in row.items() if name != "step")
-    return is_count(row.get("step")) and all(value is None or is_number(value) for value in figures)
+    """Whether the step is a count and each metric a number, or null where there was none."""
+    metrics = (value for name, value in row.items() if name != "step")
+    return is_count(row.get("step")) and all(value is None or is_number(value) for value in metrics)
 
 
 def _is_group(row: Mapping[str, Any]) -> bool:
@@ -142,8 +142,8 @@ def of_model(trainings: Sequence[Training], name: str, seed: int | None = None) 
     return next(rows, None)
 
 
-def curves(trainings: Sequence[Training], domain: str, figure: str) -> list[Curve]:
-    """A figure of the trainings of one domain, a curve an algorithm.
+def curves(trainings: Sequence[Training], domain: str, metric: str) -> list[Curve]:
+    """A metric of the trainings of one domain, a curve an algorithm.
 
     Of several models by one algorithm it is the specialist's, else the first's. Seeds that are trained still are left
     out where others are done: the curve would end where they are.
@@ -152,7 +152,7 @@ def curves(trainings: Sequence[Training], domain: str, figure: str) -> list[Curv
     for training in trainings:
         if training.entry.home == domain:
             by_algorithm[training.entry.algorithm][training.entry.name].append(training)
-    found = (_curve(algorithm, _leading(models), figure) for algorithm, models in by_algorithm.items())
+    found = (_curve(algorithm, _leading(models), metric) for algorithm, models in by_algorithm.items())
     return [curve for curve in found if curve is not None]
 
 
@@ -162,9 +162,9 @@ def _leading(models: Mapping[str, Sequence[Training]]) -> Sequence[Training]:
     return [training for training in rows if not training.entry.is_training] or rows
 
 
-def _curve(algorithm: str, trainings: Sequence[Training], figure: str) -> Curve | None:
+def _curve(algorithm: str, trainings: Sequence[Training], metric: str) -> Curve | None:
     tables = [
-        {row["step"]: float(row[figure]) for row in training.rows if row.get(figure) is not None}
+        {row["step"]: float(row[metric]) for row in training.rows if row.get(metric) is not None}
         for training in trainings
     ]
     steps = sorted(set.intersection(*(set(table) for table in tables)))

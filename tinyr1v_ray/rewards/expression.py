@@ -32,7 +32,7 @@ _NUM_DIGITS = 40
 _NORMALISATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="last")
 _TARGET = (LatexExtractionConfig(boxed_match_priority=0, normalization_config=_NORMALISATION),)
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-_Entry = TypeVar("_Entry")
+_Paired = TypeVar("_Paired")
 _CAPITAL = re.compile(r"(\\[A-Za-z]+)|([A-Z])")
 
 logging.getLogger("math_verify").setLevel(logging.ERROR)  # else it warns that its timeout is off
@@ -162,7 +162,9 @@ def _value(expression: Basic | MatrixBase) -> Fraction | None:
     return Fraction(Rational(value).p, Rational(value).q)
 
 
-def can_be_paired(given: Sequence[_Entry], wanted: Sequence[_Entry], fits: Callable[[_Entry, _Entry], bool]) -> bool:
+def can_be_paired(
+    given: Sequence[_Paired], wanted: Sequence[_Paired], fits: Callable[[_Paired, _Paired], bool]
+) -> bool:
     """Whether the entries match one to one.
 
     Identical entries are paired first, which is most of them and cheap; augmenting paths then find partners for the
@@ -170,7 +172,7 @@ def can_be_paired(given: Sequence[_Entry], wanted: Sequence[_Entry], fits: Calla
     """
     if len(given) != len(wanted):
         return False
-    places: dict[_Entry, list[int]] = {}
+    places: dict[_Paired, list[int]] = {}
     for have, entry in enumerate(given):
         places.setdefault(entry, []).append(have)
     partner: dict[int, int] = {}

@@ -49,14 +49,14 @@ def structured_match(predicted: str, reference: str, relative_tolerance: float) 
     predicted, reference = read_answer(predicted), read_answer(reference)
     if predicted == reference or len(predicted) > _MAX_CHARACTERS:
         return predicted == reference and bool(normalised(reference))
-    if _fits(_Entry.read(predicted), _Entry.read(reference), relative_tolerance):
+    if _fits(_AnswerEntry.read(predicted), _AnswerEntry.read(reference), relative_tolerance):
         return True
     given, wanted = _entries(predicted), _entries(reference)
     is_list = len(wanted) > 1 or _is_bracketed(reference) or _is_bracketed(predicted)
     if not is_list or len(given) != len(wanted):
         return False
 
-    def fits(have: _Entry, want: _Entry) -> bool:
+    def fits(have: _AnswerEntry, want: _AnswerEntry) -> bool:
         return _fits(have, want, relative_tolerance)
 
     if reference.startswith("("):
@@ -91,7 +91,7 @@ def _within(given: Quantity, wanted: Quantity, relative_tolerance: float) -> boo
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _AnswerEntry:
     """One answer of a list, read once however often it is compared."""
 
     text: str
@@ -100,13 +100,13 @@ class _Entry:
     is_year: bool
 
     @classmethod
-    def read(cls, text: str) -> _Entry:
+    def read(cls, text: str) -> _AnswerEntry:
         text = plain(read_answer(text))
         is_year = _YEAR.fullmatch(text.removesuffix("年").strip()) is not None
         return cls(normalised(text), spelling(text).casefold(), parse_amount(text), is_year)
 
 
-def _fits(given: _Entry, wanted: _Entry, relative_tolerance: float) -> bool:
+def _fits(given: _AnswerEntry, wanted: _AnswerEntry, relative_tolerance: float) -> bool:
     if wanted.text and (given.text == wanted.text or given.spelling == wanted.spelling):
         return given.quantity.is_comparable_with(wanted.quantity)
     return _within(given.quantity, wanted.quantity, 0.0 if wanted.is_year else relative_tolerance)
@@ -146,7 +146,7 @@ def _is_bracketed(text: str) -> bool:
     return text[:1] + text[-1:] in ("[]", "{}", "()")
 
 
-def _entries(text: str) -> list[_Entry]:
+def _entries(text: str) -> list[_AnswerEntry]:
     """What a list holds; quoted entries of a Python list as they are, else what stands between separators."""
     text = text.strip()
     values: object = None
@@ -158,4 +158,4 @@ def _entries(text: str) -> list[_Entry]:
         texts = list(values)
     else:
         texts = _SEPARATOR.split(text.strip())
-    return [_Entry.read(entry) for entry in texts if entry.strip()]
+    return [_AnswerEntry.read(entry) for entry in texts if entry.strip()]

@@ -12,7 +12,7 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Figures of one domain's held-out items: `accuracy` in [0, 1], `tokens` per answer, with 95 % intervals.
+    """Metrics of one domain's held-out items: `accuracy` in [0, 1], `tokens` per answer, with 95 % intervals.
 
     >>> HeldOut("ocr", 1000, (0.62, 0.59, 0.65), (41.3, 40.2, 42.4)).num_items
     1000

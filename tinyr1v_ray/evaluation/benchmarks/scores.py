@@ -1,4 +1,4 @@
-"""Figures of an evaluation, from stored items and answers alone."""
+"""Scores of an evaluation, from stored items and answers alone."""
 
 from __future__ import annotations
 

@@ -102,14 +102,14 @@ SOURCES: dict[str, Callable[[], _Table]] = {
 
 
 @dataclass(frozen=True)
-class _Row:
+class _TableRow:
     label: str
     values: tuple[int, ...]
     source: str
 
 
 @lru_cache(maxsize=32)
-def rows_of(name: str, pool: Pool) -> tuple[tuple[str, ...], tuple[tuple[_Row, ...], ...]]:
+def rows_of(name: str, pool: Pool) -> tuple[tuple[str, ...], tuple[tuple[_TableRow, ...], ...]]:
     """Columns of a table and the pool's rows by group: half of them warm-up, a quarter RL, a quarter evaluation.
 
     Ungrouped tables are dealt out row by row, grouped ones group by group.
@@ -125,9 +125,9 @@ def rows_of(name: str, pool: Pool) -> tuple[tuple[str, ...], tuple[tuple[_Row, .
     return table.columns, tuple(_rows(part, table.columns) for _, part in mine.groupby("group", sort=True))
 
 
-def _rows(frame: pd.DataFrame, columns: tuple[str, ...]) -> tuple[_Row, ...]:
+def _rows(frame: pd.DataFrame, columns: tuple[str, ...]) -> tuple[_TableRow, ...]:
     values = frame[list(columns)].to_numpy().tolist()
-    return tuple(map(_Row, frame["label"], map(tuple, values), frame["source"]))
+    return tuple(map(_TableRow, frame["label"], map(tuple, values), frame["source"]))
 
 
 def draw_slice(pool: Pool, rng: np.random.Generator, num_columns: int, max_rows: int) -> Slice:
@@ -137,7 +137,7 @@ def draw_slice(pool: Pool, rng: np.random.Generator, num_columns: int, max_rows:
     chosen = sorted(int(column) for column in rng.permutation(len(columns))[:num_columns])
     group = groups[int(rng.integers(len(groups)))]
     num_rows = int(rng.integers(3, max_rows + 1))
-    rows: dict[str, _Row] = {}
+    rows: dict[str, _TableRow] = {}
     for place in rng.permutation(len(group)).tolist():
         rows.setdefault(group[place].label, group[place])
         if len(rows) == num_rows:

@@ -1,4 +1,4 @@
-"""The report's figures as plain values: the block inside the page that programs read."""
+"""The report's metrics as plain values: the block inside the page that programs read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tinyr1v_ray.report.findings import Compared
 from tinyr1v_ray.report.tables import ModelRow
 
 
-def figures_of(contents: Contents) -> dict[str, Any]:
+def metrics_of(contents: Contents) -> dict[str, Any]:
     """Accuracies in [0, 1], official scores on 0-100, tokens per answer; an estimate is [value, low, high]."""
     geometry = contents.geometry
     return {

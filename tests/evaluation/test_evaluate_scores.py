@@ -49,17 +49,17 @@ ANSWERS = [
 def test_two_samples_of_four_items(grader: Grader) -> None:
     """Right: a0, b0, b1 of 8. Tokens 210 in all. Busy from 100 to 104 and from 110 to 111."""
     graded = grader.grade(MMSTAR, ITEMS, ANSWERS)
-    figures = benchmark_scores(MMSTAR, ITEMS, graded)
+    scores = benchmark_scores(MMSTAR, ITEMS, graded)
     assert [row.correct for row in graded] == [True, False, True, True, False, False, False, False]
-    assert figures.score == pytest.approx(100 * 3 / 8) and figures.accuracy.value == pytest.approx(3 / 8)
-    assert figures.accuracy.low <= 3 / 8 <= figures.accuracy.high and figures.num_samples == 2
-    assert figures.by_category == {"fine": 0.0, "logic": 0.75}
-    assert figures.speed.tokens_per_answer is not None and figures.speed.tokens_per_answer.value == 35.0
-    assert figures.speed.tokens == 210 and figures.speed.tokens_per_correct == 70.0
-    assert figures.speed.tokens_of_correct == pytest.approx((10 + 30 + 40) / 3)
-    assert figures.speed.busy_s == 5.0 and figures.speed.tokens_per_s == 42.0
-    assert figures.speed.latency_mean_s == 2.0 and figures.speed.latency_p50_s == 2.0
-    counts = figures.counts
+    assert scores.score == pytest.approx(100 * 3 / 8) and scores.accuracy.value == pytest.approx(3 / 8)
+    assert scores.accuracy.low <= 3 / 8 <= scores.accuracy.high and scores.num_samples == 2
+    assert scores.by_category == {"fine": 0.0, "logic": 0.75}
+    assert scores.speed.tokens_per_answer is not None and scores.speed.tokens_per_answer.value == 35.0
+    assert scores.speed.tokens == 210 and scores.speed.tokens_per_correct == 70.0
+    assert scores.speed.tokens_of_correct == pytest.approx((10 + 30 + 40) / 3)
+    assert scores.speed.busy_s == 5.0 and scores.speed.tokens_per_s == 42.0
+    assert scores.speed.latency_mean_s == 2.0 and scores.speed.latency_p50_s == 2.0
+    counts = scores.counts
     assert (counts.items, counts.answers, counts.unscorable, counts.empty, counts.truncated) == (4, 8, 2, 1, 1)
     assert counts.by_reason == {"answer key is empty": {"items": 1, "first": ["d"]}}
 
@@ -71,9 +71,9 @@ def test_grading_again_changes_nothing(grader: Grader) -> None:
 
 def test_a_model_that_answers_nothing_scores_nothing(grader: Grader) -> None:
     silent = [replace(row, text="", num_tokens=1) for row in ANSWERS[:6]]
-    figures = benchmark_scores(MMSTAR, ITEMS, grader.grade(MMSTAR, ITEMS, silent))
-    assert figures.score == 0 and figures.counts.empty == 6
-    assert figures.speed.tokens_per_correct is None and figures.speed.tokens_of_correct is None
+    scores = benchmark_scores(MMSTAR, ITEMS, grader.grade(MMSTAR, ITEMS, silent))
+    assert scores.score == 0 and scores.counts.empty == 6
+    assert scores.speed.tokens_per_correct is None and scores.speed.tokens_of_correct is None
 
 
 def test_items_without_answers_count_as_wrong() -> None:
