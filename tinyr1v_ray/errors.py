@@ -74,7 +74,7 @@ class RewardError(TinyR1VError, RuntimeError):
 
 
 class AdvantageError(TinyR1VError, ValueError):
-    """An advantage function of the user's own failed, or returned what cannot be trained on."""
+    """A custom advantage function failed, or returned what cannot be trained on."""
 
 
 class LearnerError(TinyR1VError, RuntimeError):

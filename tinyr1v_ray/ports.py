@@ -55,7 +55,7 @@ class CheckpointStore(Protocol):
 
 
 class HeldOutEvaluator(Protocol):
-    """Looks at the policy on the way."""
+    """Evaluates the policy on the way."""
 
     async def evaluate(self, step: int) -> None:
         """Answer held-out items if the step is due; the weights of the step are live."""

@@ -261,8 +261,8 @@ def test_a_job_is_one_command_that_the_command_line_accepts(path: Path) -> None:
     assert words[0] == "tinyr1v"
     options = build_parser().parse_args(words[1:])
     grows = bool(spec["rayClusterSpec"].get("enableInTreeAutoscaling"))
-    surroundings = ["run.folder=/shared/runs", *(["cluster.autoscaling=true"] if grows else [])]
-    assert options.overrides == surroundings, "settings are in the configuration, not here"
+    arguments = ["run.folder=/shared/runs", *(["cluster.autoscaling=true"] if grows else [])]
+    assert options.overrides == arguments, "settings are in the configuration, not here"
     mounts = [mount["mountPath"] for mount in pods_of(spec["rayClusterSpec"])[0][2]["containers"][0]["volumeMounts"]]
     if options.config.is_absolute():
         assert str(options.config.parent) in mounts

@@ -82,7 +82,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType(
         "dler": Algorithm(_dler),
     }
 )
-"""By `algorithm.name`; `function`, the user's own, is not among them."""
+"""By `algorithm.name`; `function`, the custom one, is not among them."""
 
 
 def build_advantages(
@@ -92,7 +92,7 @@ def build_advantages(
 
     Completions are compared among the usable ones of their group alone, and the others have 0: an answer that was
     aborted or could not be scored has no reward, and taking its 0 for one would push the others up. `max_tokens` is
-    the longest completion. Raises ConfigError when a function of the user's own cannot be imported.
+    the longest completion. Raises ConfigError when a custom function cannot be imported.
     """
     algorithm = Algorithm(each(custom_advantage(settings.function))) if settings.function else ALGORITHMS[settings.name]
 

@@ -1,4 +1,4 @@
-"""An advantage of the user's own: called on one group at a time, and held to shape and finiteness.
+"""A custom advantage: called on one group at a time, and held to shape and finiteness.
 
 What it returns is trained on, so whatever else it does ends the run, with its name and the group's.
 """

@@ -1,4 +1,4 @@
-"""`tinyr1v doctor`: what of this machine and its surroundings would stop a run, why, and how to mend it."""
+"""`tinyr1v doctor`: what of this machine and its environment would stop a run, why, and how to mend it."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def spawn(
 
 def _environment(spec: ActorSpec) -> dict[str, str]:
     environment = {
-        "PYTHONPATH": search_path(),  # a user's own functions and families are found where the driver finds them
+        "PYTHONPATH": search_path(),  # custom functions and families are found where the driver finds them
         "OMP_NUM_THREADS": str(spec.num_threads),
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",

@@ -36,7 +36,7 @@ ACCELERATORS = {
 
 CPUS_PER_GPU = 12
 HOST_GIB_PER_GPU = 128.0
-"""Of a GPU node whose shape does not say: less than the usual 8-GPU machines have, so a plan that fits, fits them."""
+"""Of a GPU node whose shape does not say: less than the usual 8-GPU nodes have, so a plan that fits, fits them."""
 
 MOST_NODES, MOST_GPUS, MOST_CPUS, MOST_HOST_GIB = 1024, 64, 4096, 1e6
 """Of a cluster, and of one node: larger ones are taken for slips of the hand."""

@@ -100,9 +100,9 @@ class AlgorithmSettings(Settings):
     """Advantages and the policy loss. `name` brings the defaults of OWN_DEFAULTS; a given value replaces them."""
 
     name: AlgorithmName = "lipo"
-    """How rewards and lengths become advantages; `function` is your own."""
+    """How rewards and lengths become advantages; `function` is a custom one."""
     function: str = ""
-    """`package.module:function` of a user's own advantage; it makes the name `function`."""
+    """`package.module:function` of a custom advantage; it makes the name `function`."""
     lipo: LipoConfig = LipoConfig()
     dapo: DapoConfig = DapoConfig()
     quality_first: QualityFirstConfig = QualityFirstConfig()

@@ -33,7 +33,7 @@ class JudgeSettings(Settings):
 
 
 class UserBenchmarkSettings(Settings):
-    """A benchmark of your own: a TSV with index, image (base64) or image_path, and these columns."""
+    """A custom benchmark: a TSV with index, image (base64) or image_path, and these columns."""
 
     file: str
     """Name of the TSV in the data folder."""

@@ -1,4 +1,4 @@
-"""Functions of the user's own, which a setting names as `package.module:function`: found, and told apart by content."""
+"""Custom functions, which a setting names as `package.module:function`: found, and told apart by content."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def told(error: BaseException) -> str:
 
 
 def look_here() -> None:
-    """Find modules in the working folder first: a user's own functions lie where the user stands."""
+    """Find modules in the working folder first: custom functions lie where the user stands."""
     sys.path.insert(0, str(Path.cwd()))
 
 

@@ -34,7 +34,7 @@ class EvaluateConfig(Settings):
     max_image_megapixels: PositiveFloat = 64.0
     """Images with more pixels than this are not decoded (decompression bombs)."""
     user: dict[str, UserBenchmarkSettings] = Field(default_factory=dict)
-    """Your own benchmarks, by name."""
+    """Custom benchmarks, by name."""
     sampling: SamplingSettings = SamplingSettings()
     engine: EvaluationEngines = EvaluationEngines()
     judge: JudgeSettings = JudgeSettings()

@@ -8,7 +8,7 @@ from tinyr1v_ray.config.base import Settings
 
 
 class EvaluationSettings(Settings):
-    """Held-out items: the summary before and after training, and a look on the way."""
+    """Held-out items: the summary before and after training, and evaluations on the way."""
 
     num_items: NonNegativeInt = 1000
     """Held-out items of the summary; 0 leaves it out."""

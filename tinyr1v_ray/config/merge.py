@@ -53,7 +53,7 @@ class MethodConfig(Settings):
     """One way to merge, and so one output folder."""
 
     name: MethodName = "amm"
-    """How task vectors become one; `function` is a method of your own."""
+    """How task vectors become one; `function` is a custom one."""
     function: str = ""
     """Of `function`: `package.module:function` that takes the K task vectors of a linear layer (float32 tensors of one
     shape, in the order of the experts) and returns the merged one, the same one every time."""

@@ -16,7 +16,7 @@ class ModelSettings(Settings):
     path: Folder = "miniature"
     """Folder or hub name of a model (Qwen2.5-VL); `miniature` is the one that the package ships."""
     family: str = ""
-    """Family of your own as `package.module:class`; empty: one that the package knows."""
+    """Custom family as `package.module:class`; empty: one that the package knows."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of engine and learner; master weights are float32 in either case."""
     max_length: PositiveInt = 4096

@@ -11,7 +11,7 @@ class RewardSettings(Settings):
     """How answers are scored."""
 
     function: str = ""
-    """`package.module:function` of a user's own scoring function; empty: the domain's own."""
+    """`package.module:function` of a custom reward; empty: the domain's own."""
     format_weight: Share = 0.1
     """Weight of the format term; the answer term gets the rest."""
     format_weights: dict[str, Share] = Field(default_factory=dict)

@@ -43,8 +43,8 @@ class TrainConfig(Settings):
             raise ValueError("data.train is empty; a run needs at least one source; name a file or miniature:ocr")
         if self.evaluation.every_n_steps and not self.data.evaluation:
             raise ValueError(
-                f"evaluation.every_n_steps is {self.evaluation.every_n_steps} and data.evaluation is empty; a look on "
-                "the way needs held-out items; name a source in data.evaluation"
+                f"evaluation.every_n_steps is {self.evaluation.every_n_steps} and data.evaluation is empty; an "
+                "evaluation on the way needs held-out items; name a source in data.evaluation"
             )
         if self.rollout.max_tokens >= self.model.max_length:
             raise ValueError(

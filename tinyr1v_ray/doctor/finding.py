@@ -34,11 +34,11 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Check:
-    """Something to look at. `why` says what it matters for."""
+    """One thing to examine. `why` says what it matters for."""
 
     name: str
     why: str
-    look: Callable[[], CheckResult]
+    examine: Callable[[], CheckResult]
 
 
 @dataclass(frozen=True)
@@ -70,17 +70,17 @@ def run_checks(
     """Findings in the order of `checks`; `on_done` gets each as soon as it is there."""
     found: dict[str, Finding] = {}
     with ThreadPoolExecutor(num_at_once or max(2, min(4, os.cpu_count() or 1))) as pool:
-        for done in as_completed([pool.submit(_look, check) for check in checks]):
+        for done in as_completed([pool.submit(_examine, check) for check in checks]):
             finding = done.result()
             found[finding.name] = finding
             on_done(finding)
     return [found[check.name] for check in checks]
 
 
-def _look(check: Check) -> Finding:
+def _examine(check: Check) -> Finding:
     started = time.monotonic()
     try:
-        outcome = check.look()
+        outcome = check.examine()
     except (OSError, ValueError, RuntimeError, LookupError, subprocess.SubprocessError) as error:
         outcome = CheckResult(Status.PROBLEM, f"the check failed itself: {_one_line(str(error))}", "report it as a bug")
     elapsed_s = round(time.monotonic() - started, 3)

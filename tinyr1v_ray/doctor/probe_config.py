@@ -36,13 +36,13 @@ _HUB_TIMEOUT_S = 20.0
 def check(path: Path, overrides: Sequence[str]) -> CheckResult:
     """What is there, or the first thing that is not."""
     try:
-        return CheckResult(Status.OK, "found " + ", ".join(_look(read_config(path, overrides))))
+        return CheckResult(Status.OK, "found " + ", ".join(_inputs_of(read_config(path, overrides))))
     except (TinyR1VError, HfHubHTTPError, OSError, ValueError) as error:
         what, _, remedy = " ".join(str(error).split()).partition("; ")
         return CheckResult(Status.PROBLEM, what[:300], remedy or "correct the path or name in the configuration")
 
 
-def _look(config: AnyConfig) -> list[str]:
+def _inputs_of(config: AnyConfig) -> list[str]:
     match config:
         case TrainConfig():
             model = _model(config.model.path, config.model)

@@ -24,7 +24,7 @@ Source = TensorRef | LowRankRef | None
 """An expert's version of a tensor: its weight, its low-rank delta, or nothing (an adapter that leaves it alone)."""
 
 Expert = FullCheckpoint | AdapterFolder
-Fate = Literal["merge", "copy", "refuse"]
+Decision = Literal["merge", "copy", "refuse"]
 _COMPARED_BYTES = 1 << 22
 
 
@@ -36,7 +36,7 @@ class LedgerEntry:
     kind: Kind
     base: TensorRef | None
     experts: tuple[Source, ...]
-    fate: Fate
+    decision: Decision
     reason: str
 
 

@@ -5,7 +5,7 @@ task_arithmetic  scale * sum (arXiv 2212.04089)
 ties             keep the largest entries of each, elect a sign, average what agrees (arXiv 2306.01708)
 dare             drop entries at random, rescale, then scale * sum (arXiv 2311.03099)
 iso_c            the sum with all singular values set to their mean (arXiv 2502.04959), matrices only
-function         the user's own (`custom_method.py`), matrices only
+function         a custom one (`custom_method.py`), matrices only
 
 All but the last two (`plan.ENTRYWISE`) work entry by entry and so on any block of a tensor, given what must be known
 of the whole tensor first (TIES' thresholds): `BlockMerger` is fed block by block and holds nothing but a block. How a

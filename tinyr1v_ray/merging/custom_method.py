@@ -1,4 +1,4 @@
-"""A merge method of the user's own: called on one matrix, checked, and tried before anything is written.
+"""A custom merge method: called on one matrix, checked, and tried before anything is written.
 
 It is any function of K task vectors [out, in], float32, in the order of the experts, with zeros for an expert that
 leaves the matrix alone. It gets copies, so it may work in place. What it returns becomes a model's weights, so it is

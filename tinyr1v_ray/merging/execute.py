@@ -34,7 +34,7 @@ def execute_task(plan: MergePlan, index: int, folder: Path) -> list[TensorRecord
     """Carry out task `index`, writing into the shards under `folder`; one record per method.
 
     Raises MergeInputError for non-finite inputs or results and for inputs that were changed, CheckpointError for
-    files that cannot be read, MergeError for what a method of the user's own raised.
+    files that cannot be read, MergeError for what a custom method raised.
     """
     task = plan.tasks[index]
     if torch.get_num_threads() != plan.threads_per_task:

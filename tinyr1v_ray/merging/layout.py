@@ -37,7 +37,7 @@ def lay_out(
     sized: list[tuple[LedgerEntry, TensorRef, str, int]] = []
     for entry in entries:
         assert entry.base is not None
-        dtype = entry.base.dtype if entry.fate == "copy" and entry.base.numel else stored
+        dtype = entry.base.dtype if entry.decision == "copy" and entry.base.numel else stored
         item = entry.base.item_bytes if dtype != stored else {"F32": 4, "BF16": 2}[stored]
         sized.append((entry, entry.base, dtype, entry.base.numel * item))
     sized.sort(key=lambda s: -(s[3] // max(s[1].numel, 1)))

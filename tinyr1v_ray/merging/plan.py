@@ -85,7 +85,7 @@ class MergePlan:
     shards: tuple[Shard, ...]
     methods: dict[str, MethodConfig]
     functions: dict[str, str]
-    """Methods of the user's own, as `method.function` has them -> SHA-256 of their source."""
+    """Custom methods, as `method.function` has them -> SHA-256 of their source."""
     device: Literal["cpu", "cuda"]
     threads_per_task: int
     fingerprint: str
@@ -114,7 +114,7 @@ def make_plan(
 
     `functions` is needed of a plan that is carried out, not of one that is only looked at.
     """
-    entries = [entry for entry in ledger if entry.fate != "refuse" and entry.base is not None]
+    entries = [entry for entry in ledger if entry.decision != "refuse" and entry.base is not None]
     if not entries:
         raise MergeError("the base holds no tensor; a merge needs weights; check the base folder")
     treatments = {
@@ -135,7 +135,7 @@ def make_plan(
                 treatments[entry.name], tuple(places[entry.name]), held, cost,
             )
         )  # fmt: skip
-    refused = tuple(entry for entry in ledger if entry.fate == "refuse")
+    refused = tuple(entry for entry in ledger if entry.decision == "refuse")
     plan = MergePlan(
         tuple(tasks), refused, tuple(shards), dict(methods), dict(functions or {}), device, threads_per_task, ""
     )
@@ -144,7 +144,7 @@ def make_plan(
 
 def _treat(entry: LedgerEntry, name: str, method: MethodConfig) -> Treatment:
     """The method's policy for one tensor, as (action, rule) with a reason."""
-    if entry.fate == "copy":
+    if entry.decision == "copy":
         return Treatment(name, "copied", "base", None, entry.reason)
     rule = method.name
     is_matrix = entry.kind in MATRIX_KINDS

@@ -80,7 +80,7 @@ class Sample:
 def take_sample(entries: Sequence[LedgerEntry], expert: int) -> Sample:
     """Enough to stop a foreign expert within a second: linear layers spread over the model, until a dozen changed ones
     are found. An expert of which none is changed by more than rounding is looked through whole."""
-    stored = [entry for entry in entries if entry.fate == "merge" and isinstance(entry.experts[expert], TensorRef)]
+    stored = [entry for entry in entries if entry.decision == "merge" and isinstance(entry.experts[expert], TensorRef)]
     linear = [entry for entry in stored if entry.kind in MATRIX_KINDS]
     found: list[Closeness] = []
     roundings: list[str] = []

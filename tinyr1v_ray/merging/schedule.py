@@ -61,7 +61,7 @@ def check_memory(bundles: Sequence[Bundle], memory_bytes: int) -> None:
     if largest is not None and largest.memory_bytes > memory_bytes:
         raise PlacementError(
             f"the largest tensor task needs {largest.memory_bytes / 2**30:.2f} GiB, the budget is "
-            f"{memory_bytes / 2**30:.2f} GiB; a task must fit; raise job.memory_gib or merge on a larger machine"
+            f"{memory_bytes / 2**30:.2f} GiB; a task must fit; raise job.memory_gib or merge on a larger node"
         )
 
 

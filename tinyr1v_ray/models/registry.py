@@ -15,7 +15,7 @@ FAMILIES: tuple[ModelFamily, ...] = (Qwen25VL(),)
 
 
 def find_family(config: Mapping[str, Any], owner: str, own: str = "") -> ModelFamily:
-    """The family of a model by its config.json; `own` is the setting `model.family`, the user's own beside FAMILIES.
+    """The family of a model by its config.json; `own` is the setting `model.family`, a custom one beside FAMILIES.
 
     `owner` is what messages call the model. Raises ModelError for a model of no known family.
     """

@@ -55,10 +55,10 @@ def placement_section(assignment: NodeAssignment, cluster: ClusterShape) -> Sect
     nodes = assignment.by_node(cluster.num_nodes)
     rows: list[tuple[str, str]] = []
 
-    def look(node: int) -> tuple[bool, list[tuple[str, tuple[int, ...]]]]:
+    def layout(node: int) -> tuple[bool, list[tuple[str, tuple[int, ...]]]]:
         return node == 0, [(place.actor.role, place.gpus) for place in nodes[node]]  # the driver is on the first
 
-    for (has_driver, _), group in groupby(range(len(nodes)), look):
+    for (has_driver, _), group in groupby(range(len(nodes)), layout):
         alike = list(group)
         named = f"node {alike[0]}" if len(alike) == 1 else f"nodes {alike[0]} to {alike[-1]}"
         told = describe_places([place for node in alike for place in nodes[node]]) or "nothing"

@@ -25,7 +25,7 @@ BEST = "best.json"
 
 
 class HeldOutSlice:
-    """Port `HeldOutEvaluator`. `evaluation/steps.jsonl` gets a row a look; `best/` holds the best model seen.
+    """Port `HeldOutEvaluator`. `evaluation/steps.jsonl` gets a row an evaluation; `best/` holds the best model seen.
 
     `best/best.json` names the folder beside it and its metrics; it changes only when that folder is whole. A run that
     went back to a checkpoint keeps a best that it saw after it, for those are weights that it had and measured.

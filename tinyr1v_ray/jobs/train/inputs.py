@@ -50,7 +50,7 @@ def check_cheaply(config: TrainConfig, run_folder: Path, resume: bool) -> None:
 
 
 def check_settings(config: TrainConfig) -> None:
-    """The same of all but run folder and model, which need not be there yet: data, functions, sinks, surroundings."""
+    """The same of all but run folder and model, which need not be there yet: data, functions, sinks, environment."""
     for purpose, sources in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         for source in sources:
             check_source(source, purpose)
@@ -58,7 +58,7 @@ def check_settings(config: TrainConfig) -> None:
     build_advantages(config.algorithm, config.rollout.max_tokens)
     if config.telemetry.wandb_project:
         import_wandb(config.telemetry.wandb_project)
-    if cluster_address(config.cluster.address) is None:  # else it is a folder of other machines
+    if cluster_address(config.cluster.address) is None:  # else it is a folder of other nodes
         TRANSPORTS[config.weights.backend].check_usable(config.weights)
     check_reachable(config.cluster)
 
