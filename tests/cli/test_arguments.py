@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from tinyr1v_ray.cli.main import build_parser
+from tinyr1v_ray.cli.main import SUB_COMMANDS, build_parser
 
 SETTINGS = ["run.name=a", "data.train=[x.jsonl,y.jsonl]", "run.name=b"]
 FLAGS = {
@@ -55,3 +55,9 @@ def test_what_is_no_setting_is_still_refused(words: list[str], capsys: pytest.Ca
     with pytest.raises(SystemExit) as caught:
         build_parser().parse_args(words)
     assert caught.value.code == 2 and "unrecognized arguments: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [module.__name__.rsplit(".", 1)[1] for module in SUB_COMMANDS])
+def test_every_sub_command_says_what_runs_it(command: str) -> None:
+    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
+    assert callable(commands.choices[command].get_default("run"))

@@ -30,6 +30,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     build.add_argument("--measure", type=_positive, default=1000, metavar="N", help="items a domain to measure on")
     build.add_argument("--threads", type=_positive, default=2, metavar="N", help="CPU threads (default: 2)")
     build.add_argument("--shipped-base", action="store_true", help="copy the package's base instead of training one")
+    miniature.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
