@@ -95,15 +95,15 @@ def write_base(folder: Path, settings: BuildSettings, on_progress: OnProgress) -
 
     warm_up(model, processor, settings.warmup, on_step)
     warmup_s = time.monotonic() - started
-    metrics = measured(model, processor, settings, on_progress)
+    scores = measured(model, processor, settings, on_progress)
     processor.save_pretrained(folder)
     model.save_pretrained(folder)
     loss = sum(losses[-50:]) / len(losses[-50:])
-    write_record(folder, settings, {"warmup_s": round(warmup_s), "final_loss": round(loss, 4)}, metrics)
+    write_record(folder, settings, {"warmup_s": round(warmup_s), "final_loss": round(loss, 4)}, scores)
 
 
 def write_record(
-    folder: Path, settings: BuildSettings, outcome: dict[str, float], metrics: dict[str, dict[str, object]]
+    folder: Path, settings: BuildSettings, outcome: dict[str, float], scores: dict[str, dict[str, object]]
 ) -> None:
     """Write `miniature.json`: how the base was made, and how it scores."""
     record = {
@@ -114,7 +114,7 @@ def write_record(
         "num_threads": settings.num_threads,
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
-        "evaluation": metrics,
+        "evaluation": scores,
     }
     (folder / "miniature.json").write_text(json.dumps(record, indent=2) + "\n")
 

@@ -19,7 +19,7 @@ from tinyr1v_ray.miniature.tasks.catalogue import MAKERS
 from tinyr1v_ray.miniature.tasks.item import Item, Style
 from tinyr1v_ray.miniature.tasks.pools import Domain, Pool, item_rng
 
-STYLE_SHARES = {Style.BARE: 0.12, Style.SHORT: 0.18, Style.LONG: 0.35, Style.CHECKED: 0.35}
+STYLE_SHARES = {Style.BARE: 0.12, Style.NEEDED: 0.18, Style.LONG: 0.35, Style.FULL: 0.35}
 """How often the warm-up answers in each style; what the warmed-up base samples at temperature 1."""
 
 DOMAIN_TURNS = (Domain.STRUCTURE, Domain.MATH, Domain.STRUCTURE, Domain.OCR, Domain.STRUCTURE, Domain.MATH)

@@ -1,7 +1,8 @@
 """The miniature's data as parquet files, made from a seed, once.
 
-Columns: prompt_id, image (PNG bytes), question, answer, difficulty, domain; the warm-up pool also has `response`, an
-answer in one of the four styles. Nothing here imports torch or transformers.
+Columns: prompt_id, image (PNG bytes), question, answer, difficulty, need (steps of reasoning that the answer rests on),
+domain; the warm-up pool also has `response`, an answer in one of the four styles. Nothing here imports torch or
+transformers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tinyr1v_ray.miniature.tasks.drawing import to_png
 from tinyr1v_ray.miniature.tasks.item import Item, Style
 from tinyr1v_ray.miniature.tasks.pools import NUM_ITEMS, Domain, Pool, named
 
-DATA_VERSION = 3
+DATA_VERSION = 4
 """Raised whenever the same seed gives other items, so that a cache of an older release is not taken for this one."""
 
 DATA_SEED = 0
@@ -35,6 +36,7 @@ def data_rows(domain: Domain, pool: Pool, count: int, seed: int) -> Iterator[dic
             "question": item.question,
             "answer": item.answer,
             "difficulty": item.difficulty,
+            "need": item.need,
             "domain": str(domain),
         }
         if pool is Pool.WARMUP:
@@ -55,6 +57,7 @@ def write_data_file(path: Path, domain: Domain, pool: Pool, seed: int, count: in
         "question": datasets.Value("string"),
         "answer": datasets.Value("string"),
         "difficulty": datasets.Value("int64"),
+        "need": datasets.Value("int64"),
         "domain": datasets.Value("string"),
     }
     if pool is Pool.WARMUP:

@@ -38,6 +38,10 @@ def _row(domain: Domain, seed: int) -> Image.Image:
         left = column * TILE_WIDTH_PX + MARGIN_PX
         size = (item.image.width * ZOOM, item.image.height * ZOOM)
         row.paste(item.image.resize(size, Image.Resampling.NEAREST), (left, MARGIN_PX))
-        lines = [f"{domain}, difficulty {item.difficulty}", item.question, item.response(Style.SHORT)]
+        lines = [
+            f"{domain}, difficulty {item.difficulty}, need {item.need}",
+            item.question,
+            item.response(Style.NEEDED),
+        ]
         pen.multiline_text((left, MARGIN_PX + size[1] + 6), "\n".join(lines), fill="black", font=font)
     return row

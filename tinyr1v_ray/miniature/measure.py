@@ -1,8 +1,9 @@
 """How a model folder does on the evaluation pools: accuracy and tokens, and what reasoning is worth.
 
-Answers are sampled as in RL (temperature 1, at most 96 tokens) and greedily. Two more runs force the beginning of the
-answer: `direct` closes the reasoning at once, `reasoning` opens a sentence. Where reasoning helps, `direct` scores
-clearly lower.
+Answers are sampled as in RL (temperature 1, at most 96 tokens) and greedily. Three more runs force how much is
+reasoned by the beginning of the answer: `zero` closes the reasoning at once, `full` opens a sentence, `needed` opens it
+and rules out both (items that need none are answered as in `zero`). Where reasoning is needed, `zero` scores clearly
+lower; what `full` writes beyond `needed` is idle.
 """
 
 from __future__ import annotations
@@ -21,8 +22,28 @@ from tinyr1v_ray.miniature.tasks.item import Item, Style
 from tinyr1v_ray.miniature.tasks.pools import Domain, Pool
 
 MAX_TOKENS = 96
-MODES = {"sampled": "", "greedy": "", "forced_direct": "<think></think><answer>", "forced_reasoning": "<think>The"}
-"""Ways of answering and the beginning that is forced; all but `greedy` sample at temperature 1."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How an answer must begin: a text that is given, and tokens that must not come next."""
+
+    text: str = ""
+    ruled_out: tuple[str, ...] = ()
+
+
+FREE, ZERO = Beginning(), Beginning("<think></think><answer>")
+NEEDED, FULL = Beginning("<think>", ("The", "</think>")), Beginning("<think>The")
+
+MODES = {
+    "sampled": (FREE, FREE),
+    "greedy": (FREE, FREE),
+    "zero": (ZERO, ZERO),
+    "needed": (ZERO, NEEDED),
+    "full": (FULL, FULL),
+}
+"""Ways of answering: the beginning for items that need no reasoning, and for those that do. All but `greedy` sample at
+temperature 1."""
 
 _ANSWER = re.compile(r"</think>\s*<answer>(.*?)</answer>", re.DOTALL)
 
@@ -48,17 +69,22 @@ def generate(
     model: Qwen2_5_VLForConditionalGeneration,
     processor: Qwen2_5_VLProcessor,
     chosen: list[Item],
-    forced: str,
+    beginning: Beginning,
     greedy: bool,
 ) -> list[list[int]]:
     """Token ids of one answer an item, the forced beginning and the end token included."""
-    inputs = _left_padded(processor, chosen, forced)
+    inputs = _left_padded(processor, chosen, beginning.text)
     num_prompt_tokens = inputs["input_ids"].shape[1]
     tokenizer = processor.tokenizer
-    forced_ids = tokenizer(forced).input_ids if forced else []
+    forced_ids = tokenizer(beginning.text).input_ids if beginning.text else []
     with torch.inference_mode():
         output = model.generate(
-            **inputs, max_new_tokens=MAX_TOKENS - len(forced_ids), do_sample=not greedy, top_k=0, top_p=1.0
+            **inputs,
+            max_new_tokens=MAX_TOKENS - len(forced_ids),
+            do_sample=not greedy,
+            top_k=0,
+            top_p=1.0,
+            begin_suppress_tokens=tokenizer.convert_tokens_to_ids(list(beginning.ruled_out)) or None,
         )
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     return [forced_ids + _up_to_end(row, ends) for row in output[:, num_prompt_tokens:].tolist()]
@@ -90,20 +116,33 @@ def _left_padded(processor: Qwen2_5_VLProcessor, chosen: list[Item], forced: str
     }
 
 
+@dataclass(frozen=True)
+class Scored:
+    """An answer to an item that needs `need` steps: whether it is right, and its tokens."""
+
+    need: int
+    is_right: bool
+    num_tokens: int
+
+
 def score(
     model: Qwen2_5_VLForConditionalGeneration,
     processor: Qwen2_5_VLProcessor,
     chosen: list[Item],
     mode: str,
     batch_size: int = 250,
-) -> Iterator[tuple[int, int, int]]:
-    """For each batch: its items, how many are right, and the tokens of its answers."""
-    for first in range(0, len(chosen), batch_size):
-        part = chosen[first : first + batch_size]
-        answers = generate(model, processor, part, MODES[mode], greedy=mode == "greedy")
-        texts = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        num_right = sum(is_right(text, item.answer) for text, item in zip(texts, part, strict=True))
-        yield len(part), num_right, sum(map(len, answers))
+) -> Iterator[list[Scored]]:
+    """The scored answers, a batch at a time; items that need no reasoning come first."""
+    idle, needing = ([item for item in chosen if bool(item.need) is needs] for needs in (False, True))
+    for part, beginning in zip((idle, needing), MODES[mode], strict=True):
+        for first in range(0, len(part), batch_size):
+            asked = part[first : first + batch_size]
+            answers = generate(model, processor, asked, beginning, greedy=mode == "greedy")
+            texts = processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
+            yield [
+                Scored(item.need, is_right(text, item.answer), len(answer))
+                for item, text, answer in zip(asked, texts, answers, strict=True)
+            ]
 
 
 def measure(
@@ -113,24 +152,32 @@ def measure(
     seed: int,
     on_items: Callable[[int], None],
 ) -> dict[str, dict[str, object]]:
-    """Scores by domain and mode on the first `num_items` of each evaluation pool; `on_items` counts what is done.
+    """Scores by domain and mode on the first `num_items` of each evaluation pool, as a whole and `by_need`; `on_items`
+    counts what is done.
 
-    `needed_tokens` are the mean lengths of a right answer without reasoning and with the short one.
+    `needed_tokens` are the mean lengths of a right answer without reasoning and with what is needed.
     """
-    metrics: dict[str, dict[str, object]] = {}
+    scores: dict[str, dict[str, object]] = {}
     torch.manual_seed(seed)
     for domain in Domain:
         chosen = list(items(domain, Pool.EVALUATION, num_items, seed))
-        metrics[str(domain)] = {"needed_tokens": _needed_tokens(processor, chosen)}
+        scores[str(domain)] = {"needed_tokens": _needed_tokens(processor, chosen)}
         for mode in MODES:
-            num_right = num_tokens = 0
-            for count, right, tokens in score(model, processor, chosen, mode):
-                num_right, num_tokens = num_right + right, num_tokens + tokens
-                on_items(count)
-            low, high = binomtest(num_right, num_items).proportion_ci(method="wilson")
-            result = StyleScore(num_items, num_right / num_items, low, high, num_tokens / num_items)
-            metrics[str(domain)][mode] = {name: round(value, 4) for name, value in asdict(result).items()}
-    return metrics
+            scored: list[Scored] = []
+            for batch in score(model, processor, chosen, mode):
+                scored += batch
+                on_items(len(batch))
+            needs = sorted({one.need for one in scored})
+            by_need = {str(need): _summary([one for one in scored if one.need == need]) for need in needs}
+            scores[str(domain)][mode] = {**_summary(scored), "by_need": by_need}
+    return scores
+
+
+def _summary(scored: list[Scored]) -> dict[str, float]:
+    count, num_right = len(scored), sum(one.is_right for one in scored)
+    low, high = binomtest(num_right, count).proportion_ci(method="wilson")
+    result = StyleScore(count, num_right / count, low, high, sum(one.num_tokens for one in scored) / count)
+    return {name: round(value, 4) for name, value in asdict(result).items()}
 
 
 def _needed_tokens(processor: Qwen2_5_VLProcessor, chosen: list[Item]) -> dict[str, float]:
@@ -138,4 +185,4 @@ def _needed_tokens(processor: Qwen2_5_VLProcessor, chosen: list[Item]) -> dict[s
         lengths = [len(processor.tokenizer(item.response(style)).input_ids) + 1 for item in chosen]
         return round(sum(lengths) / len(lengths), 4)
 
-    return {"bare": mean(Style.BARE), "short": mean(Style.SHORT)}
+    return {"zero": mean(Style.BARE), "needed": mean(Style.NEEDED)}

@@ -37,11 +37,11 @@ NUM_CORPUS_ITEMS = 1500
 
 
 def corpus(seed: int) -> Iterable[str]:
-    """Questions and checked answers of the warm-up pool, without tags, and the roles of the chat."""
+    """Questions and full answers of the warm-up pool, without tags, and the roles of the chat."""
     for item in chain.from_iterable(items(domain, Pool.WARMUP, NUM_CORPUS_ITEMS, seed) for domain in Domain):
         yield item.question
-        yield item.thoughts.in_style(Style.CHECKED)
-        yield item.thoughts.short
+        yield item.thoughts.in_style(Style.FULL)
+        yield item.thoughts.needed
     yield from ["system\n", "user\n", "assistant\n"] * NUM_CORPUS_ITEMS
 
 

@@ -1,4 +1,4 @@
-"""One item of a task, and the four styles in which the warm-up answers it."""
+"""One item of a task, the reasoning that it needs, and the four styles in which the warm-up answers it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ class Style(StrEnum):
     """How much is written between <think> and </think>."""
 
     BARE = "bare"
-    SHORT = "short"
+    NEEDED = "needed"
     LONG = "long"
-    CHECKED = "checked"
+    FULL = "full"
 
 
 @dataclass(frozen=True)
 class Thoughts:
-    """The reasoning of an item: `short` is what is needed, `long` says it in sentences, `check` repeats it."""
+    """The reasoning of an item: `needed` is what the answer rests on, empty where it can be read off the image; `long`
+    says it in sentences; `check` repeats a part of it and never changes the result."""
 
-    short: str
+    needed: str
     long: str
     check: str
 
@@ -29,9 +30,9 @@ class Thoughts:
         """Text between the <think> tags."""
         return {
             Style.BARE: "",
-            Style.SHORT: self.short,
+            Style.NEEDED: self.needed,
             Style.LONG: self.long,
-            Style.CHECKED: f"{self.long} {self.check}",
+            Style.FULL: f"{self.long} {self.check}",
         }[style]
 
 
@@ -41,14 +42,16 @@ class Item:
 
     `sources` names the digit samples or table rows on the image: pools share none, and no two items of a file have
     the same sources and question. `difficulty` starts at 1 and counts the digits to read, less one (OCR), the
-    operations (math), or the values that must be looked at (structure). `cells` is the text in each 28-pixel cell, row
-    by row, empty where there is none or where it crosses cells; the warm-up teaches the vision tower to read with it.
+    operations (math), or the values that must be looked at (structure). `need` counts the steps of the needed
+    reasoning: 0 where all reasoning is idle. `cells` is the text in each 28-pixel cell, row by row, empty where there
+    is none or where it crosses cells; the warm-up teaches the vision tower to read with it.
     """
 
     image: Image.Image
     question: str
     answer: str
     difficulty: int
+    need: int
     sources: tuple[str, ...]
     cells: tuple[str, ...]
     thoughts: Thoughts

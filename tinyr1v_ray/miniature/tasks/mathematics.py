@@ -1,6 +1,7 @@
 """Math: arithmetic and simple geometry with handwritten operands.
 
-Answers of more than one operation are hard to give at once and easy to give step by step: here reasoning helps.
+An operation on handwritten numbers is hard to do at once and easy step by step: here reasoning helps. Some questions
+ask for a number that stands in the formula: there it does not.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from tinyr1v_ray.miniature.tasks.pools import Pool
 
 @dataclass(frozen=True)
 class _Problem:
-    """What is drawn and asked. `steps` are equations such as "3+8=11"; the last right-hand side is the answer."""
+    """What is drawn and asked. `steps` are equations such as "3+8=11"; the last right-hand side is the answer. Without
+    steps, `answer` is one of the operands."""
 
     image: Image.Image
     question: str
@@ -27,6 +29,7 @@ class _Problem:
     steps: tuple[str, ...]
     sources: tuple[str, ...]
     cells: tuple[str, ...]
+    answer: str = ""
 
 
 class _Writer:
@@ -62,12 +65,24 @@ def _operands(rng: np.random.Generator, count: int, smallest: int = 1) -> list[i
     return [int(value) for value in rng.integers(smallest, 10, size=count)]
 
 
-def _sum(writer: _Writer) -> _Problem:
-    operands = _operands(writer.rng, int(writer.rng.integers(2, 6)))
+def _terms(operands: list[int]) -> list[int | str]:
     symbols: list[int | str] = [operands[0]]
     for operand in operands[1:]:
         symbols += ["+", operand]
-    image, cells = writer.formula(symbols)
+    return symbols
+
+
+def _look_up(writer: _Writer) -> _Problem:
+    operands = _operands(writer.rng, int(writer.rng.integers(2, 6)))
+    image, cells = writer.formula(_terms(operands))
+    place = int(writer.rng.integers(2))
+    question = f"What is the {('first', 'last')[place]} number?"
+    return _Problem(image, question, tuple(operands), (), tuple(writer.sources), cells, str(operands[-place]))
+
+
+def _sum(writer: _Writer) -> _Problem:
+    operands = _operands(writer.rng, int(writer.rng.integers(2, 6)))
+    image, cells = writer.formula(_terms(operands))
     return _Problem(image, "What is the result?", tuple(operands), _running_sum(operands), tuple(writer.sources), cells)
 
 
@@ -116,29 +131,30 @@ def _triangle(writer: _Writer) -> _Problem:
 
 
 KINDS: tuple[tuple[Callable[[_Writer], _Problem], float], ...] = (
-    (_sum, 0.4),
-    (_product_and_sum, 0.2),
+    (_sum, 0.35),
+    (_product_and_sum, 0.15),
     (_two_products, 0.1),
-    (_rectangle, 0.2),
+    (_rectangle, 0.15),
     (_triangle, 0.1),
+    (_look_up, 0.15),
 )
 """Kinds of problem and their shares."""
 
 
 def math_item(pool: Pool, rng: np.random.Generator) -> Item:
-    """A problem of one to four operations; difficulty counts them."""
+    """A problem of up to four operations, each a step that is needed; difficulty counts them, 1 where there is none."""
     kind = KINDS[int(rng.choice(len(KINDS), p=[share for _, share in KINDS]))][0]
     problem = kind(_Writer(pool, rng))
-    answer = problem.steps[-1].split("=")[1]
-    listed = ",".join(map(str, problem.operands))
-    worked = " ".join(f"{word} {step}." for word, step in zip(_words(len(problem.steps)), problem.steps, strict=True))
+    need, listed = len(problem.steps), ",".join(map(str, problem.operands))
+    answer = problem.steps[-1].split("=")[1] if need else problem.answer
+    worked = [f"{word} {step}." for word, step in zip(_words(need), problem.steps, strict=True)]
     thoughts = Thoughts(
-        short=_chained(problem.steps),
-        long=f"The numbers are {listed}. {worked}",
-        check=f"Let me check: {problem.steps[-1]}.",
+        needed=_chained(problem.steps) if need else "",
+        long=" ".join([f"The numbers are {listed}.", *worked]),
+        check=f"Let me check: {problem.steps[-1] if need else listed}.",
     )
-    difficulty = len(problem.steps)
-    return Item(problem.image, problem.question, answer, difficulty, problem.sources, problem.cells, thoughts)
+    image, cells = problem.image, problem.cells
+    return Item(image, problem.question, answer, max(need, 1), need, problem.sources, cells, thoughts)
 
 
 def _chained(steps: tuple[str, ...]) -> str:
@@ -156,4 +172,4 @@ def _chained(steps: tuple[str, ...]) -> str:
 
 
 def _words(count: int) -> list[str]:
-    return ["First", *["Then"] * (count - 1)]
+    return ["First", *["Then"] * (count - 1)][:count]

@@ -1,4 +1,7 @@
-"""Structured data: read charts and tables that are drawn from real data."""
+"""Structured data: read charts and tables that are drawn from real data.
+
+Values are found by going through them with their labels; the first and the last label can be read at once.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +32,26 @@ class _Series:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question about a series; `step` is the last thought, `needed` all that is needed."""
+    """A question about a series: values that must be looked at, values that are gone through up to the last of them,
+    and what is made of them in the fewest signs and in a sentence, both empty where they are the answer."""
 
     question: str
     answer: str
     difficulty: int
-    needed: str
-    step: str
+    num_read: int
+    result: str = ""
+    sentence: str = ""
+
+
+def _ask_label(series: _Series, rng: np.random.Generator) -> _Asked:
+    place = int(rng.integers(2))
+    return _Asked(f"What is the {('first', 'last')[place]} label?", series.labels[-place], 1, 0)
 
 
 def _ask_value(series: _Series, rng: np.random.Generator) -> _Asked:
     place = int(rng.integers(len(series.labels)))
     label, value = series.labels[place], series.values[place]
-    return _Asked(
-        f"What is the value{series.of} for {label}?", str(value), 1, f"{label} {value}", f"{label} has {value}."
-    )
+    return _Asked(f"What is the value{series.of} for {label}?", str(value), 1, place + 1, "", f"{label} has {value}.")
 
 
 def _ask_extreme(series: _Series, rng: np.random.Generator) -> _Asked:
@@ -51,14 +59,9 @@ def _ask_extreme(series: _Series, rng: np.random.Generator) -> _Asked:
     place = int(np.argmax(series.values) if largest else np.argmin(series.values))
     word = "largest" if largest else "smallest"
     label, value = series.labels[place], series.values[place]
-    listed = ",".join(map(str, series.values))
-    return _Asked(
-        f"Which label has the {word} value{series.of}?",
-        label,
-        len(series.labels),
-        f"{listed}: {value} {label}",
-        f"The {word} is {value} for {label}.",
-    )
+    count = len(series.labels)
+    sentence = f"The {word} is {value} for {label}."
+    return _Asked(f"Which label has the {word} value{series.of}?", label, count, count, f"{value} {label}", sentence)
 
 
 def _ask_two(series: _Series, rng: np.random.Generator) -> _Asked:
@@ -66,18 +69,19 @@ def _ask_two(series: _Series, rng: np.random.Generator) -> _Asked:
     if series.values[first] < series.values[second]:
         first, second = second, first
     high, low = series.values[first], series.values[second]
+    num_read = max(first, second) + 1
     if rng.random() < 0.5:
         step = f"{high}-{low}={high - low}"
         question = (
             f"How much larger is the value{series.of} for {series.labels[first]} than for {series.labels[second]}?"
         )
-        return _Asked(question, str(high - low), 2, step, f"So {step}.")
+        return _Asked(question, str(high - low), 2, num_read, step, f"So {step}.")
     step = f"{high}+{low}={high + low}"
     question = f"What is the sum{series.of} for {series.labels[first]} and {series.labels[second]}?"
-    return _Asked(question, str(high + low), 2, step, f"So {step}.")
+    return _Asked(question, str(high + low), 2, num_read, step, f"So {step}.")
 
 
-KINDS = ((_ask_value, 0.5), (_ask_extreme, 0.25), (_ask_two, 0.25))
+KINDS = ((_ask_value, 0.45), (_ask_extreme, 0.25), (_ask_two, 0.15), (_ask_label, 0.15))
 """Kinds of question and their shares."""
 
 
@@ -125,7 +129,10 @@ def _grid(part: Slice) -> list[tuple[str, ...]]:
 
 
 def structure_item(pool: Pool, rng: np.random.Generator) -> Item:
-    """A chart or a table and one question; difficulty is the number of values that must be looked at."""
+    """A chart or a table and one question; difficulty is the number of values that must be looked at.
+
+    Each value that is gone through is a step that is needed, and so is what is then made of them.
+    """
     is_chart = rng.random() < 0.5
     kind = KINDS[int(rng.choice(len(KINDS), p=[share for _, share in KINDS]))][0]
     while True:
@@ -141,11 +148,13 @@ def structure_item(pool: Pool, rng: np.random.Generator) -> Item:
         cells = tuple(text for row in _grid(part) for text in row)
     series = _Series(part.row_labels, values, "" if is_chart else f" of {part.column_labels[column]}")
     asked = kind(series, rng)
-    listed = ", ".join(f"{label} {value}" for label, value in zip(series.labels, values, strict=True))
+    pairs = [f"{label} {value}" for label, value in zip(series.labels, values, strict=True)]
+    needed = ": ".join(filter(None, (",".join(pairs[: asked.num_read]), asked.result)))
     thoughts = Thoughts(
-        short=asked.needed,
-        long=f"The values are {listed}. {asked.step}",
-        check=f"Let me check: {asked.needed}.",
+        needed=needed,
+        long=" ".join(filter(None, (f"The values are {', '.join(pairs)}.", asked.sentence))),
+        check=f"Let me check: {needed or asked.answer}.",
     )
     sources = (*part.sources, *part.column_labels)
-    return Item(image, asked.question, asked.answer, asked.difficulty, sources, cells, thoughts)
+    need = asked.num_read + bool(asked.result)
+    return Item(image, asked.question, asked.answer, asked.difficulty, need, sources, cells, thoughts)
