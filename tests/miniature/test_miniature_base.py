@@ -17,7 +17,7 @@ from transformers import (
 from tinyr1v_ray.evaluation.statistics import wilson_interval
 from tinyr1v_ray.miniature.base import base_model_folder
 from tinyr1v_ray.miniature.batches import IGNORED, collate, make_example
-from tinyr1v_ray.miniature.measure import generate, is_right, score
+from tinyr1v_ray.miniature.measure import FREE, generate, is_right, score
 from tinyr1v_ray.miniature.model import make_config
 from tinyr1v_ray.miniature.processor import CHAT_TEMPLATE
 from tinyr1v_ray.miniature.tasks.catalogue import items
@@ -80,16 +80,32 @@ def test_generation_stops_at_every_end_token(processor: Qwen2_5_VLProcessor) -> 
 def test_record_leaves_room_for_rl(record: dict) -> None:
     """30 to 85 % right, and answers at least twice as long as the shortest that is right."""
     for domain in Domain:
-        scores = record["evaluation"][domain]
-        assert scores["sampled"]["num_items"] >= 1000
+        measured = record["evaluation"][domain]
+        assert measured["sampled"]["num_items"] >= 1000
         for mode in ("sampled", "greedy"):
-            assert 0.30 <= scores[mode]["accuracy"] <= 0.85
-        assert scores["sampled"]["mean_tokens"] >= 2 * scores["needed_tokens"]["bare"]
+            assert 0.30 <= measured[mode]["accuracy"] <= 0.85
+        assert measured["sampled"]["mean_tokens"] >= 2 * measured["needed_tokens"]["zero"]
 
 
-def test_record_shows_that_reasoning_helps_in_math(record: dict) -> None:
-    scores = record["evaluation"][Domain.MATH]
-    assert scores["forced_direct"]["high"] < scores["forced_reasoning"]["low"] - 0.1
+@pytest.mark.parametrize("domain", [Domain.MATH, Domain.STRUCTURE])
+def test_record_shows_that_needed_reasoning_is_needed(record: dict, domain: Domain) -> None:
+    """Items of two steps or more: without them at least 20 points lower."""
+    zero, needed = (_pooled(record["evaluation"][domain][mode]["by_need"], 2) for mode in ("zero", "needed"))
+    assert zero < needed - 0.2
+
+
+@pytest.mark.parametrize("domain", list(Domain))
+def test_record_shows_that_the_rest_is_idle(record: dict, domain: Domain) -> None:
+    """Twice the tokens; what they bring is at most a few points."""
+    needed, full = (record["evaluation"][domain][mode] for mode in ("needed", "full"))
+    assert full["mean_tokens"] >= 2 * needed["mean_tokens"]
+    assert full["low"] <= needed["high"]
+
+
+def _pooled(by_need: dict, least: int) -> float:
+    """Accuracy over the items that need at least so many steps."""
+    chosen = [score for need, score in by_need.items() if int(need) >= least]
+    return sum(score["accuracy"] * score["num_items"] for score in chosen) / sum(s["num_items"] for s in chosen)
 
 
 @pytest.mark.parametrize("domain", list(Domain))
@@ -98,7 +114,7 @@ def test_base_scores_as_recorded(
 ) -> None:
     """Greedy accuracy on the first items; intervals of the record and of this measurement must overlap."""
     chosen = list(items(domain, Pool.EVALUATION, NUM_MEASURED, record["seed"]))
-    num_right = sum(right for _, right, _ in score(model, processor, chosen, "greedy"))
+    num_right = sum(one.is_right for batch in score(model, processor, chosen, "greedy") for one in batch)
     _, low, high = wilson_interval(num_right, NUM_MEASURED)
     recorded = record["evaluation"][domain]["greedy"]
     assert low <= recorded["high"] and recorded["low"] <= high
@@ -108,8 +124,8 @@ def test_generation_with_padding_equals_one_by_one(
     model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor
 ) -> None:
     chosen = [item for domain in Domain for item in items(domain, Pool.EVALUATION, 2, seed=0)]
-    together = generate(model, processor, chosen, forced="", greedy=True)
-    alone = [generate(model, processor, [item], forced="", greedy=True)[0] for item in chosen]
+    together = generate(model, processor, chosen, FREE, greedy=True)
+    alone = [generate(model, processor, [item], FREE, greedy=True)[0] for item in chosen]
     assert together == alone
 
 

@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, domain: Domain) -> N
 def test_ensured_file_has_the_promised_columns_and_is_made_once(tmp_path: Path) -> None:
     path = ensure_data(tmp_path, "structure", "evaluation")
     table = datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
-    assert table.column_names == ["prompt_id", "image", "question", "answer", "difficulty", "domain"]
+    assert table.column_names == ["prompt_id", "image", "question", "answer", "difficulty", "need", "domain"]
     assert len(table) == 1000 == len(set(table["prompt_id"]))
     assert set(table["domain"]) == {"structure"}
     stored = table.cast_column("image", datasets.Image(decode=False))[7]["image"]["bytes"]
@@ -46,7 +46,8 @@ def test_warmup_file_has_answers_in_all_styles(tmp_path: Path) -> None:
     table = datasets.Dataset.from_parquet(str(tmp_path / "warmup.parquet"), cache_dir=str(tmp_path / "cache"))
     for row in table:
         assert re.fullmatch(rf"<think>.*</think><answer>{row['answer']}</answer>", row["response"])
-    assert sum(response.startswith("<think></think>") for response in table["response"]) == 10
+    empty = [response.startswith("<think></think>") for response in table["response"]]
+    assert empty == [number % 4 == 0 or (number % 4 == 1 and need == 0) for number, need in enumerate(table["need"])]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_a_small_build_trains_measures_and_records(tmp_path: Path, monkeypatch: 
     assert miniature.run(_arguments(*words)) == 0
     record = json.loads((tmp_path / "mini" / "base" / "miniature.json").read_text())
     assert record["seed"] == record["warmup"]["seed"] == 5 and record["warmup"]["num_steps"] == 2
-    assert record["versions"]["torch"] and record["evaluation"]["math"]["forced_direct"]["num_items"] == 4
+    assert record["versions"]["torch"] and record["evaluation"]["math"]["zero"]["num_items"] == 4
     assert (tmp_path / "mini" / "base" / "model.safetensors").is_file()
 
 

@@ -56,6 +56,8 @@ def test_items_of_a_file_are_distinct(drawn: dict[tuple[Domain, Pool], list[Item
     keys = {(item.sources, item.question) for item in drawn[domain, pool]}
     assert len(keys) == NUM_ITEMS
     assert len({item.difficulty for item in drawn[domain, pool]}) >= 4
+    idle = sum(item.need == 0 for item in drawn[domain, pool])
+    assert 0.1 * NUM_ITEMS <= idle <= 0.8 * NUM_ITEMS  # each domain has items of both kinds
 
 
 def test_an_item_does_not_depend_on_how_many_are_drawn() -> None:

@@ -26,7 +26,10 @@ def test_ocr_answers_are_the_labels_of_the_samples() -> None:
     labels = load_digits().target
     for item in _items(Domain.OCR):
         indices = [int(source.removeprefix("digit-")) for source in item.sources]
-        assert item.answer == "".join(str(labels[index]) for index in indices)
+        digits = [str(labels[index]) for index in indices]
+        is_sorted = "smallest to largest" in item.question
+        assert item.answer == "".join(sorted(digits) if is_sorted else digits)
+        assert item.need == (len(digits) if is_sorted else 0)
         assert item.image.size == (28 * len(indices), 28)
         assert item.difficulty == len(indices) - 1
 
@@ -49,8 +52,10 @@ def test_math_steps_are_true_and_lead_to_the_answer() -> None:
     kinds = set()
     for item in _items(Domain.MATH):
         steps = [step.rstrip(".") for step in item.thoughts.long.split() if "=" in step]
-        assert item.thoughts.short.count("=") == len(steps)
-        assert all(step.split("=", 1)[1] in item.thoughts.short for step in steps)
+        assert item.thoughts.needed.count("=") == len(steps) == item.need
+        if not steps:
+            continue
+        assert all(step.split("=", 1)[1] in item.thoughts.needed for step in steps)
         for step in steps:
             left, right = step.split("=")
             assert re.fullmatch(r"\d+[+*]\d+", left)
@@ -59,6 +64,15 @@ def test_math_steps_are_true_and_lead_to_the_answer() -> None:
         assert item.difficulty == len(steps)
         kinds.add((item.question, len(steps)))
     assert len(kinds) >= 7
+
+
+def test_math_look_ups_name_the_operand_that_is_asked_for() -> None:
+    labels = load_digits().target
+    asked = [item for item in _items(Domain.MATH) if item.need == 0]
+    assert {item.question for item in asked} == {"What is the first number?", "What is the last number?"}
+    for item in asked:
+        source = item.sources[0 if "first" in item.question else -1]
+        assert item.answer == str(labels[int(source.removeprefix("digit-"))])
 
 
 def test_math_formulas_equal_the_result_by_precedence() -> None:
@@ -80,7 +94,7 @@ def test_math_formulas_equal_the_result_by_precedence() -> None:
 
 def test_structure_answers_follow_from_the_listed_values() -> None:
     for item in _items(Domain.STRUCTURE):
-        listed = re.search(r"The values are (.*?)\. ", item.thoughts.long)
+        listed = re.search(r"The values are (.*?)\.( |$)", item.thoughts.long)
         assert listed is not None
         values = {label: int(value) for label, value in (pair.rsplit(" ", 1) for pair in listed[1].split(", "))}
         question = item.question
@@ -91,9 +105,26 @@ def test_structure_answers_follow_from_the_listed_values() -> None:
             expected = str(abs(values[named[0]] - values[named[1]]))
         elif "sum" in question:
             expected = str(values[named[0]] + values[named[1]])
+        elif "label" in question:
+            expected = list(values)[0 if "first" in question else -1]
         else:
             expected = str(values[named[0]])
         assert item.answer == expected, question
+        _check_needed_values(item, values, named)
+
+
+def _check_needed_values(item: Item, values: dict[str, int], named: list[str]) -> None:
+    """Values are gone through up to the last that the question is about; what is made of them is one more step."""
+    read, _, result = item.thoughts.needed.partition(": ")
+    pairs = read.split(",") if read else []
+    assert pairs == [f"{label} {value}" for label, value in values.items()][: len(pairs)]
+    assert item.need == len(pairs) + bool(result)
+    if named:
+        assert pairs[-1].rsplit(" ", 1)[0] in named and all(any(p.startswith(f"{n} ") for p in pairs) for n in named)
+    elif "value" in item.question:
+        assert len(pairs) == len(values)
+    else:
+        assert item.need == 0
 
 
 @pytest.mark.filterwarnings("ignore:The 'convert_dates' keyword")
@@ -130,9 +161,10 @@ def test_bars_are_as_high_as_their_values(values: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("domain", list(Domain))
 def test_every_style_ends_in_the_same_answer_and_grows(domain: Domain) -> None:
     for item in _items(domain)[:50]:
-        responses = [item.response(style) for style in (Style.BARE, Style.SHORT, Style.LONG, Style.CHECKED)]
+        bare, needed, long, full = responses = [item.response(style) for style in Style]
         assert all(response.endswith(f"</think><answer>{item.answer}</answer>") for response in responses)
-        assert [len(response) for response in responses] == sorted({len(response) for response in responses})
+        assert len(needed) < len(full) and len(bare) < len(long) < len(full)
+        assert (bare == needed) is (item.need == 0)
 
 
 @pytest.mark.parametrize("domain", list(Domain))
@@ -148,7 +180,7 @@ def test_cells_name_what_is_drawn_in_them() -> None:
         for item in _items(domain)[:100]:
             columns, rows = item.image.width // 28, item.image.height // 28
             assert len(item.cells) == columns * rows
-            if domain is Domain.OCR:
+            if domain is Domain.OCR and item.need == 0:
                 assert "".join(item.cells) == item.answer
             grey = np.asarray(item.image.convert("L"), dtype=float)
             for place, text in enumerate(item.cells):

@@ -84,11 +84,11 @@ def test_template_takes_a_system_prompt_and_several_images(processor: Qwen2_5_VL
 def test_only_the_response_is_labelled(processor: Qwen2_5_VLProcessor) -> None:
     tokenizer = processor.tokenizer
     chosen = list(items(Domain.OCR, Pool.TRAIN, 3, seed=0))
-    examples = [make_example(item, Style.SHORT, processor) for item in chosen]
+    examples = [make_example(item, Style.NEEDED, processor) for item in chosen]
     batch = collate(examples, tokenizer.pad_token_id, processor.image_token_id)
     for row, item in enumerate(chosen):
         labels = batch["labels"][row]
-        assert tokenizer.decode(labels[labels != IGNORED]) == item.response(Style.SHORT) + "<|im_end|>"
+        assert tokenizer.decode(labels[labels != IGNORED]) == item.response(Style.NEEDED) + "<|im_end|>"
     assert batch["mm_token_type_ids"].sum() * 4 == len(batch["pixel_values"])
     assert torch.equal(batch["attention_mask"].sum(1), torch.tensor([len(example.token_ids) for example in examples]))
 

@@ -79,8 +79,8 @@ def _items(config: EvaluateConfig, benchmark: Benchmark, folder: Path) -> list[B
 
 
 def _miniature_items(name: str, folder: Path, max_megapixels: float) -> list[BenchmarkItem]:
-    """The evaluation pool of one of the embedded domains."""
-    reader = ItemReader(DataSettings(), load_source(name, "evaluation", default_cache_folder()))
+    """The evaluation pool of one of the embedded domains, by the steps of reasoning that an item needs."""
+    reader = ItemReader(DataSettings(difficulty_column="need"), load_source(name, "evaluation", default_cache_folder()))
     items = []
     for number, (text, contents) in enumerate(reader):
         if isinstance(contents, DataError):
