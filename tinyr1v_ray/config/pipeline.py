@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from tinyr1v_ray.config.base import Settings
+from tinyr1v_ray.config.base import Settings, Share
 from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.config.folders import Folder
 from tinyr1v_ray.config.merge import JobConfig, MethodConfig
@@ -27,6 +27,26 @@ class TrainingSettings(Settings):
     """Whether the model is evaluated, and so stands in the report."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Settings of `tinyr1v train`, put over the recipe's `train`."""
+    evaluate: dict[str, Any] = Field(default_factory=dict)
+    """Settings of `tinyr1v evaluate` for this model, put over the recipe's `evaluate`."""
+
+
+class StudySettings(Settings):
+    """Methods to compare, and by which rule; both stand here before anything runs."""
+
+    reference: str = ""
+    """Method that the others are compared with; empty: there is no study."""
+    methods: dict[Name, Annotated[tuple[Name, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """Name of a method -> its trainings, one a domain."""
+    margin: Share = 0.01
+    """Loss of accuracy that must be ruled out in every domain for a method to be called level with the reference."""
+
+    @model_validator(mode="after")
+    def _reference_is_a_method(self) -> Self:
+        if self.reference not in self.methods and (self.reference or self.methods):
+            known = ", ".join(self.methods) or "none"
+            raise ValueError(f"reference is {self.reference!r}; it is one of the methods ({known}); name one of them")
+        return self
 
 
 class MergingSettings(Settings):
@@ -57,6 +77,7 @@ class PipelineConfig(Settings):
     merge: MergingSettings = MergingSettings()
     evaluate: dict[str, Any] = Field(default_factory=dict)
     """Settings of `tinyr1v evaluate`, for every model; model, output and seed are the recipe's."""
+    study: StudySettings = StudySettings()
     cluster: ClusterSettings = ClusterSettings()
     progress: bool = True
     """Show live progress."""
@@ -65,6 +86,7 @@ class PipelineConfig(Settings):
     def _names_are_known(self) -> Self:
         named = [(f"trainings.{name}.start_from", training.start_from) for name, training in self.trainings.items()]
         named += [("merge.experts", expert) for expert in self.merge.experts]
+        named += [(f"study.methods.{name}", one) for name, each in self.study.methods.items() for one in each]
         for key, name in named:
             if name and name not in self.trainings:
                 raise ValueError(

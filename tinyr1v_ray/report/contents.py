@@ -18,6 +18,7 @@ from tinyr1v_ray.report.names import labels_of
 from tinyr1v_ray.report.outcomes import Outcomes, read_outcomes
 from tinyr1v_ray.report.provenance import Provenance, mixed_drawing, read_provenance
 from tinyr1v_ray.report.recipe import Recipe, read_recipe
+from tinyr1v_ray.report.study import Study, study_of
 from tinyr1v_ray.report.trainings import (
     Curve,
     Preference,
@@ -50,6 +51,7 @@ class Contents:
     preferences: Mapping[str, Preference]
     differing: Mapping[tuple[str, str], Sequence[str]]
     frontiers: Mapping[str, Sequence[tables.FrontierRow]]
+    study: Study | None
     geometry: Geometry | None
     difficulty: Sequence[tables.DifficultyTable]
     items: Sequence[ShownItem]
@@ -83,6 +85,7 @@ def read_contents(run: Path) -> Contents:
         preferences=preferences,
         differing=_differing(findings, trainings),
         frontiers={domain: tables.frontier_rows(domain, outcomes) for domain in tables.sweep_domains(outcomes)},
+        study=study_of(recipe.study, outcomes),
         geometry=geometry,
         difficulty=tables.difficulty_tables(outcomes),
         items=shown_items(outcomes, labels),

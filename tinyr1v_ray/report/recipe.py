@@ -71,6 +71,14 @@ class RecipeModelRow(_IndexRow):
     evaluation: PathText | None = None
 
 
+class StudyRow(_IndexRow):
+    """Which methods are compared with which, on what trainings; `margin` is a share of accuracy."""
+
+    reference: str
+    margin: Finite
+    methods: dict[str, list[str]]
+
+
 class RecipeIndex(_IndexRow):
     """What `recipe.json` holds."""
 
@@ -79,6 +87,7 @@ class RecipeIndex(_IndexRow):
     miniature: bool = False
     stages: list[RecipeStageRow]
     models: list[RecipeModelRow]
+    study: StudyRow | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,7 @@ class Recipe:
     miniature: bool
     stages: tuple[RecipeStageRow, ...]
     entries: tuple[Entry, ...]
+    study: StudyRow | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -151,7 +161,7 @@ def read_recipe(run: Path) -> Recipe:
         ) from error
     states = {run / stage.folder: stage.state for stage in index.stages}
     entries = tuple(_entry(run, row, states) for row in index.models)
-    return Recipe(run, index.name, index.started, index.miniature, tuple(index.stages), entries)
+    return Recipe(run, index.name, index.started, index.miniature, tuple(index.stages), entries, index.study)
 
 
 def _entry(run: Path, row: RecipeModelRow, states: Mapping[Path, str]) -> Entry:

@@ -39,8 +39,11 @@ class EvaluateStage(Stage[EvaluateConfig]):
             "output": "named below",
             "cluster": config.cluster.model_dump(mode="json"),
         }
-        refuse_owned("evaluate", config.evaluate, _OWNED)
-        settings = parsed(EvaluateConfig, "evaluate", config.evaluate, fixed)
+        training = config.trainings.get(model.name)
+        of_model = training.evaluate if training else {}
+        for where, tree in (("evaluate", config.evaluate), (f"trainings.{model.name}.evaluate", of_model)):
+            refuse_owned(where, tree, _OWNED)
+        settings = parsed(EvaluateConfig, "evaluate", config.evaluate, of_model, fixed)
         if settings.sampling.temperature > 0:
             sampling = settings.sampling.model_copy(update={"seed": model.seed})
             settings = settings.model_copy(update={"sampling": sampling})

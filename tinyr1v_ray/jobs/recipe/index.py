@@ -20,7 +20,7 @@ from tinyr1v_ray.files.durable import replace_file
 from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.jobs.recipe.graph import Graph
 from tinyr1v_ray.jobs.recipe.stage import BASE, AnyStage, RecipeModel
-from tinyr1v_ray.report.recipe import INDEX, RecipeIndex, RecipeModelRow, RecipeStageRow
+from tinyr1v_ray.report.recipe import INDEX, RecipeIndex, RecipeModelRow, RecipeStageRow, StudyRow
 
 
 class State(StrEnum):
@@ -88,8 +88,16 @@ class Index:
             miniature=self._config.base == MINIATURE,
             stages=[self._stage_row(stage) for stage in self._graph.stages],
             models=[self._model_row(model) for model in self._graph.models],
+            study=self._study_row(),
         )
         replace_file(self._folder / INDEX, index.model_dump_json(indent=2) + "\n")
+
+    def _study_row(self) -> StudyRow | None:
+        study = self._config.study
+        if not study.reference:
+            return None
+        methods = {name: list(trainings) for name, trainings in study.methods.items()}
+        return StudyRow(reference=study.reference, margin=study.margin, methods=methods)
 
     def _made_of(self, stage: AnyStage) -> dict[str, str]:
         """The results that the stage needs, by stage; empty names for those that are not there yet."""
