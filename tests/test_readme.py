@@ -200,7 +200,8 @@ def test_the_licence_is_whole() -> None:
 def test_the_miniatures_metrics_are_those_of_its_record() -> None:
     record = json.loads((ROOT / "tinyr1v_ray/miniature/shipped/miniature.json").read_text(encoding="utf-8"))
     for domain, measured in record["evaluation"].items():
-        free, direct, reasoned = (measured[name] for name in ("sampled", "forced_direct", "forced_reasoning"))
-        shares = [f"{100 * way['accuracy']:.1f} %" for way in (free, direct, reasoned)]
-        row = [f"`{domain}`", shares[0], f"{free['mean_tokens']:.1f}", *shares[1:]]
+        free, *forced = (measured[name] for name in ("sampled", "zero", "needed", "full"))
+        shares = [f"{100 * way['accuracy']:.1f} %" for way in (free, *forced)]
+        costs = [f"{share} at {way['mean_tokens']:.1f}" for share, way in zip(shares[1:], forced, strict=True)]
+        row = [f"`{domain}`", shares[0], f"{free['mean_tokens']:.1f}", *costs]
         assert f"| {' | '.join(row)} |" in RESULTS
