@@ -10,6 +10,12 @@ from tinyr1v_ray.planning.train_design import design_training
 
 MIB = 2**20
 
+APART = (
+    *("placement.colocate=false", "weights.backend=nccl", "rollout.gpu_memory_share=0.85"),
+    *("rollout.num_engines=4", "learner.num_ranks=4"),
+)
+"""The shipped eight GPUs with engines and learner on GPUs of their own, half of them each."""
+
 
 def planned_mib(config, expect=()):
     """Role of an actor -> planned main memory."""

@@ -25,8 +25,10 @@ async def train(system: System, config: LoopConfig, clock: PhaseClock) -> None:
             advantages = config.advantages(groups, state)
             advantages_PG, state = advantages.by_group_PG, advantages.state
             batch = build_train_batch(step, groups, advantages_PG, config.num_minibatches, config.keep_zero_advantages)
+            await system.devices.to_learner()
             with clock("learn"):
                 update = await system.learner.update(batch)
+            await system.devices.to_engines()
             with clock("publish"):
                 await system.weights.publish(update.version)
             with clock("evaluate"):

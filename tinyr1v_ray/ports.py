@@ -44,6 +44,16 @@ class WeightPublisher(Protocol):
         """Make `version` live everywhere, verified; raises WeightSyncError with what differs."""
 
 
+class Devices(Protocol):
+    """What engines and learner compute on: each its own, or the same by turns."""
+
+    async def to_learner(self) -> None:
+        """Engines leave them until new weights are published; nothing is being sampled. Nothing to do where apart."""
+
+    async def to_engines(self) -> None:
+        """The learner leaves what engines need once weights are published to them. Nothing to do where apart."""
+
+
 class CheckpointStore(Protocol):
     """Durable state of a run."""
 
@@ -88,6 +98,7 @@ class System:
     checkpoints: CheckpointStore
     metrics: MetricSink
     held_out: HeldOutEvaluator
+    devices: Devices
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tinyr1v_ray.cluster.assignment import Node, node_shares
+from tinyr1v_ray.cluster.assignment import Node, assign_nodes, node_shares
 from tinyr1v_ray.cluster.placement import Placement, check_fits, plan_placement
+from tinyr1v_ray.cluster.shape import parse_cluster
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.errors import PlacementError
@@ -13,7 +14,7 @@ from tinyr1v_ray.errors import PlacementError
 
 def planned(*overrides: str) -> Placement:
     config = parse_settings(TrainConfig, {}, ["run.name=a", "data.train=[a.jsonl]", *overrides])
-    return plan_placement(config.rollout, config.reward, config.learner)
+    return plan_placement(config.rollout, config.reward, config.learner, config.placement)
 
 
 def test_actors_and_their_reservations() -> None:
@@ -92,3 +93,45 @@ def test_what_ranks_need_together_is_what_ray_counts_for_each() -> None:
 def test_ranks_for_which_there_is_no_node_yet_are_asked_for_one_by_one() -> None:
     placement = planned("learner.num_ranks=3", "learner.num_cpus_per_rank=2")
     assert [len(share.actors) for share in node_shares(placement, [])] == [1] * 5
+
+
+COLOCATED = ["placement.colocate=true", "weights.backend=ipc", "learner.num_gpus_per_rank=1"]
+
+
+@pytest.mark.parametrize(("gpus", "engines"), [(1, 8), (2, 4), (8, 1)])
+def test_an_engine_lies_on_the_gpus_of_its_ranks_and_reserves_none(gpus: int, engines: int) -> None:
+    overrides = [f"rollout.num_gpus_per_engine={gpus}", f"rollout.num_engines={engines}", "learner.num_ranks=8"]
+    placement = planned(*COLOCATED, *overrides)
+    check_fits(placement, {"CPU": 20.0, "GPU": 8.0}, {"CPU": 20.0, "GPU": 8.0})
+    assignment = assign_nodes(placement, parse_cluster("1x8xH100-80GB"))
+    gpus_of = {place.actor.name: place.gpus for place in assignment.places}
+    assert [gpus_of[f"learner-{rank}"] for rank in range(8)] == [(rank,) for rank in range(8)]
+    for engine in range(engines):
+        assert gpus_of[f"rollout-{engine}"] == tuple(range(engine * gpus, (engine + 1) * gpus))
+
+
+def test_ranks_and_their_engines_share_a_bundle_on_each_node() -> None:
+    """Eight pairs on nodes of five GPUs: five, then three; of engines over two GPUs, two, then two."""
+    nodes = [Node(40.0, [1.0] * 5) for _ in range(2)]
+    pairs = planned(*COLOCATED, "rollout.num_gpus_per_engine=1", "rollout.num_engines=8", "learner.num_ranks=8")
+    shares = node_shares(pairs, nodes)
+    assert [(len(share.actors), share.total.num_cpus, share.total.num_gpus) for share in shares] == [
+        *[(10, 10.0, 5), (6, 6.0, 3), (1, 0.1, 0.0)]
+    ]
+    wide = planned(*COLOCATED, "rollout.num_gpus_per_engine=2", "rollout.num_engines=4", "learner.num_ranks=8")
+    assert [(len(share.actors), share.total.num_gpus) for share in node_shares(wide, nodes)][:2] == [(6, 4), (6, 4)]
+
+
+def test_an_engine_over_more_gpus_than_a_node_has_is_refused_with_its_ranks() -> None:
+    placement = planned(*COLOCATED, "rollout.num_gpus_per_engine=4", "learner.num_ranks=4")
+    with pytest.raises(
+        PlacementError, match=r"learner-0 with .* with rollout-0 asks for 4 GPUs, the largest node has 2"
+    ):
+        check_fits(placement, {"CPU": 64.0, "GPU": 4.0}, {"CPU": 32.0, "GPU": 2.0})
+
+
+def test_on_the_cpu_a_rank_and_its_engine_lie_on_one_node() -> None:
+    placement = planned("placement.colocate=true", "learner.num_ranks=2", "rollout.num_engines=2")
+    assignment = assign_nodes(placement, parse_cluster("2xcpu2-16GB"))
+    nodes = {place.actor.name: place.node for place in assignment.places}
+    assert nodes["learner-0"] == nodes["rollout-0"] != nodes["learner-1"] == nodes["rollout-1"]

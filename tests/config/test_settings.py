@@ -119,7 +119,8 @@ def flat(tree, prefix=""):
         ("model.trust_remote_code=true", "model.trust_remote_code is True; input should be False"),
         ("rollout.max_tokens=4096", "rollout.max_tokens 4096 leaves no room for a prompt"),
         ("learner.num_minibatches=3", "run.num_prompts_per_step 512 is not a multiple of learner.num_minibatches 3"),
-        ("weights.backend=nccl", "nccl is for engines on GPUs"),
+        ("weights.backend=nccl", "nccl and ipc are for engines on GPUs"),
+        ("placement.sleep_level=3", "placement.sleep_level is 3; input should be 1 or 2"),
         ("no_equals_sign", "override 'no_equals_sign' has no '='"),
         ("=3", "override '=3' has no '='"),
         ("run.name=[", "cannot be applied"),
@@ -203,6 +204,55 @@ def test_a_seed_of_another_command_is_bounded_too():
     ):
         with pytest.raises(ConfigError, match="seed is 4294967296; input should be less than or equal to 4294967295"):
             parse_settings(schema, tree)
+
+
+SHARED = ["placement.colocate=true", "learner.num_ranks=8", "rollout.num_engines=8", "weights.backend=ipc"]
+SHARED += ["rollout.num_gpus_per_engine=1", "learner.num_gpus_per_rank=1"]
+
+
+@pytest.mark.parametrize(
+    "overrides, says",
+    [
+        ([], None),
+        (["rollout.num_gpus_per_engine=2", "rollout.num_engines=4", "placement.sleep_level=2"], None),
+        (
+            ["run.max_staleness=1"],
+            r"colocate with run.max_staleness 1; engines sleep .* set run.max_staleness=0, or pl",
+        ),
+        (["weights.backend=nccl"], "nccl with placement.colocate; NCCL refuses two .* set weights.backend=ipc"),
+        (["weights.backend=cpu_file"], "cpu_file with 1.0 GPUs per engine; nccl and ipc are for engines on GPUs"),
+        (["placement.colocate=false"], "ipc without placement.colocate; .* or weights.backend=nccl"),
+        (
+            ["rollout.num_gpus_per_engine=3", "rollout.num_engines=3"],
+            "engines over 3 GPUs and 8 learner ranks; .* set rollout.num_gpus_per_engine to one of 1, 2, 4, 8",
+        ),
+        (["rollout.num_engines=4"], "4 engines of 1 and 8 learner ranks; .* set rollout.num_engines=8"),
+        (["rollout.num_gpus_per_engine=2"], "8 engines of 2 and 8 learner ranks; .* set rollout.num_engines=4"),
+        (["learner.num_gpus_per_rank=0.5"], "1 GPUs per engine and 0.5 per learner rank; they share whole GPUs"),
+        (["learner.num_gpus_per_rank=0"], "1 GPUs per engine and 0 per learner rank; they share whole GPUs"),
+        (["rollout.num_gpus_per_engine=0.5"], "0.5 GPUs per engine and 1 per learner rank; they share whole GPUs"),
+    ],
+)
+def test_what_shares_devices_must_agree(overrides, says):
+    if says is None:
+        assert train(*SHARED, *overrides).placement.colocate
+        return
+    with pytest.raises(ConfigError, match=says):
+        train(*SHARED, *overrides)
+
+
+def test_on_the_cpu_an_engine_keeps_its_weights_when_it_sleeps():
+    assert train("placement.colocate=true").placement.sleep_level == 1
+    with pytest.raises(ConfigError, match=r"sleep_level 2 with engines on the CPU; .* set placement.sleep_level=1"):
+        train("placement.colocate=true", "placement.sleep_level=2")
+
+
+@pytest.mark.parametrize("part", ["rollout.num_gpus_per_engine=0.5", "learner.num_gpus_per_rank=0.5"])
+def test_nccl_is_refused_where_parts_of_a_gpu_are_given(part):
+    whole = ["rollout.num_gpus_per_engine=1", "learner.num_gpus_per_rank=1", "weights.backend=nccl"]
+    assert train(*whole).weights.backend == "nccl"
+    with pytest.raises(ConfigError, match=r"NCCL refuses .* set placement.colocate=true and weights.backend=ipc"):
+        train(*whole, part)
 
 
 def test_contradictions_between_sections_are_said():

@@ -44,6 +44,7 @@ class Machines:
     states: list[Mapping[str, float]] = field(default_factory=list)
     advantages: list[list[float]] = field(default_factory=list)
     evaluated: list[tuple[int, int, int]] = field(default_factory=list)  # step, version, groups in flight
+    turns: list[tuple[str, int]] = field(default_factory=list)  # what was done, groups in flight
     num_started: int = 0
     most_in_flight: int = 0
     in_flight: int = 0
@@ -79,6 +80,7 @@ class Machines:
         return ScoredGroup(group, (Score(1.0, correct=True), Score(second, correct=second == 1.0)))
 
     async def update(self, batch: TrainBatch) -> LearnerUpdate:
+        self.turns.append(("learn", self.in_flight))
         await asyncio.sleep(0.002)
         for group in batch.minibatches[0].groups:
             first_version = group.rows[0].completion.first_version
@@ -86,8 +88,15 @@ class Machines:
         return LearnerUpdate(batch.step, {})
 
     async def publish(self, version: int) -> None:
+        self.turns.append(("publish", self.in_flight))
         await asyncio.sleep(0.001)
         self.version = version
+
+    async def to_learner(self) -> None:
+        self.turns.append(("to learner", self.in_flight))
+
+    async def to_engines(self) -> None:
+        self.turns.append(("to engines", self.in_flight))
 
     async def evaluate(self, step: int) -> None:
         await asyncio.sleep(0.002)
@@ -119,7 +128,7 @@ def run(machines: Machines, **changes: Any) -> Machines:
         advantages=centred,
         accept=lambda group: True,
     )
-    system = System(*[machines] * 8)
+    system = System(*[machines] * 9)
     asyncio.run(train(system, replace(config, **changes), PhaseClock()))
     return machines
 
@@ -204,9 +213,18 @@ def test_a_prompt_source_that_ends_fails_the_run_instead_of_hanging() -> None:
 
 async def _train_short(machines: Machines) -> None:
     config = LoopConfig(2, 4, 0, 1, True, centred, lambda group: True)
-    await train(System(*[machines] * 8), config, PhaseClock())
+    await train(System(*[machines] * 9), config, PhaseClock())
 
 
 def test_a_step_is_evaluated_under_its_own_weights_before_new_sampling_starts() -> None:
     assert run(Machines()).evaluated == [(step, step, 0) for step in range(1, 13)]
     assert [row[:2] for row in run(Machines(), max_staleness=2).evaluated] == [(step, step) for step in range(1, 13)]
+
+
+@pytest.mark.parametrize("flat_prompts", [frozenset[int](), frozenset({0, 1, 5, 6, 7, 11, 30})])
+def test_on_policy_devices_change_hands_while_nothing_is_sampled(flat_prompts: frozenset[int]) -> None:
+    """Also where groups were turned away and replaced within the step."""
+    machines = run(
+        Machines(flat_prompts=flat_prompts), accept=lambda group: len(set(group.rewards_G.tolist())) > 1, num_steps=5
+    )
+    assert machines.turns == [(name, 0) for name in ("to learner", "learn", "to engines", "publish")] * 5

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from planning_checks import APART
 
 from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.cluster.assignment import assign_nodes, ray_resources
@@ -69,11 +70,11 @@ def test_a_malformed_cluster_is_one_line_and_exit_2(text, capsys):
 
 
 def placement_of(config: TrainConfig) -> Placement:
-    return plan_placement(config.rollout, config.reward, config.learner)
+    return plan_placement(config.rollout, config.reward, config.learner, config.placement)
 
 
 def test_places_fill_a_node_before_the_next_and_share_no_whole_gpu():
-    config = load_settings(TrainConfig, MATH, ["learner.num_ranks=8", "rollout.num_engines=8"])
+    config = load_settings(TrainConfig, MATH, [*APART, "learner.num_ranks=8", "rollout.num_engines=8"])
     assignment = assign_nodes(placement_of(config), parse_cluster("2x8xH100-80GB"))
     assert assignment.unplaced == ()
     for places in assignment.by_node(2):
@@ -82,15 +83,13 @@ def test_places_fill_a_node_before_the_next_and_share_no_whole_gpu():
 
 
 def test_actors_on_parts_of_a_gpu_share_one():
-    overrides = ["rollout.num_gpus_per_engine=0.5", "learner.num_gpus_per_rank=0.5"]
-    assignment = assign_nodes(
-        placement_of(load_settings(TrainConfig, MATH, overrides)), parse_cluster("1x4xH100-80GB,96cpu")
-    )
+    config = parse_settings(EvaluateConfig, {"benchmarks": ["ten"], "engine": {"num_engines": 8, "num_gpus": 0.5}})
+    assignment = assign_nodes(plan_engines(config.engine), parse_cluster("1x4xH100-80GB,96cpu"))
     assert sorted(gpu for place in assignment.places for gpu in place.gpus) == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_an_engine_over_several_gpus_sits_on_one_node():
-    config = load_settings(TrainConfig, MATH, ["rollout.num_gpus_per_engine=4", "rollout.num_engines=1"])
+    config = load_settings(TrainConfig, MATH, [*APART, "rollout.num_gpus_per_engine=4", "rollout.num_engines=1"])
     assignment = assign_nodes(placement_of(config), parse_cluster("2x6xH100-80GB"))
     [engine] = [place for place in assignment.places if place.actor.role == "rollout"]
     assert (engine.node, len(engine.gpus)) == (1, 4), "after four ranks node 0 has two GPUs left"
@@ -118,10 +117,14 @@ def test_the_plan_and_the_run_refuse_alike(cluster):
         ("1x4xH100-80GB", [], "rollout.num_engines=2 learner.num_ranks=2"),
         ("1x8xH100-80GB", ["rollout.num_engines=12"], None),
         ("1x8xA100-80GB", ["model.path=Qwen/Qwen2.5-VL-7B-Instruct", "learner.zero_stage=2"], None),
+        (EIGHT, ["placement.colocate=true", "rollout.gpu_memory_share=0.9"], "rollout.gpu_memory_share=0.6"),
+        ("1x4xH100-80GB", ["placement.colocate=true"], None),
     ],
 )
 def test_the_nearest_change_makes_it_fit(cluster, overrides, change):
     """The change is tried: with it applied, the plan has no problem."""
+    if "placement.colocate=true" not in overrides:
+        overrides = [*APART, *overrides]
     seen = plan(MATH, *overrides, cluster=cluster)
     assert not seen.fits and seen.change and change in (None, seen.change)
     words = seen.change.split()
@@ -165,7 +168,7 @@ def test_main_memory_counts():
 
 def test_batch_arithmetic_of_the_papers_step():
     """512 prompts of 5, four minibatches of 128, four ranks: 32 groups a rank; at the most a group is alone."""
-    config = load_settings(TrainConfig, MATH)
+    config = load_settings(TrainConfig, MATH, APART)
     work = build_workload(config, find_shape(config.model.path), {"prompt": 700, "image": 600, "completion": 165})
     expected, most = work.expected, work.most
     assert (expected.num_rows, expected.completion_tokens, expected.tokens) == (2560, 2560 * 165, 2560 * 865)
@@ -184,7 +187,11 @@ def test_stated_throughput_is_what_the_time_is_made_of():
     assert seconds["step"] == pytest.approx(sum(seconds[name] for name in ("generate", "learn", "publish")))
     assert seen.metrics["gpu_hours"] == pytest.approx(8 * seconds["run"] / 3600)
     overlapped = plan(
-        MATH, "run.max_staleness=1", throughput={"generate": 10_000, "learn": 20_000}, expect={"completion": 100}
+        MATH,
+        *APART,
+        "run.max_staleness=1",
+        throughput={"generate": 10_000, "learn": 20_000},
+        expect={"completion": 100},
     )
     assert overlapped.metrics["seconds"]["step"] == pytest.approx(25.6), "the longer of writing and the rest"
 
@@ -300,8 +307,10 @@ def test_exit_codes_and_both_forms_of_output(capsys):
     assert main(["plan", "--config", str(MATH), "--cluster", "1x2xH100-80GB", "--json"]) == 2
     metrics = json.loads(capsys.readouterr().out)
     assert not metrics["fits"] and metrics["nearest_change"] and metrics["settings"]["learner"]["zero_stage"] == 3
-    assert {place["actor"] for place in metrics["placement"] if place["node"] is None} >= {"rollout-0"}
-    assert main(["plan", "--config", str(MATH), "rollout.num_engines=40"]) == 0, "no cluster was named"
+    assert {place["actor"] for place in metrics["placement"] if place["node"] is None} >= {"rollout-2", "learner-2"}
+    assert main(["plan", "--config", str(MATH), "rollout.num_engines=40", "learner.num_ranks=40"]) == 0, (
+        "no cluster was named"
+    )
     assert "does not fit" in capsys.readouterr().out
     assert main(["plan", "--config", str(MATH), "--show-settings"]) == 0
     assert "  learner.adam_betas = [0.9, 0.999]" in capsys.readouterr().out
@@ -347,6 +356,8 @@ def test_the_largest_plan_takes_seconds():
         "run.num_steps=9" + 17 * "0",
     )
     start = time.monotonic()
+    assert plan(MATH, *overrides, cluster="512x8xH100-80GB").fits, "engines share the ranks' GPUs"
+    overrides = (*APART, *overrides, "rollout.num_cpus_per_engine=8", "learner.num_cpus_per_rank=8")
     largest = plan(MATH, *overrides, cluster="1024x8xH100-80GB")
     assert largest.fits
     [places] = [section.rows for section in largest.sections if section.title == "Placement"]

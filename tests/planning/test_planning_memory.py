@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from planning_checks import planned_mib
+from planning_checks import APART, planned_mib
 
 from tinyr1v_ray.cluster.shape import GIB, parse_cluster
 from tinyr1v_ray.config.base import load_settings, parse_settings, read_yaml
@@ -52,7 +52,7 @@ def test_estimates_are_within_a_fifth_of_what_runs_measured(name):
 
 
 def design(*overrides, cluster=EIGHT):
-    config = load_settings(TrainConfig, CONFIGS / "lipo_math_8gpu.yaml", overrides)
+    config = load_settings(TrainConfig, CONFIGS / "lipo_math_8gpu.yaml", [*APART, *overrides])
     return design_training(config, find_shape(config.model.path), cluster, {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -44,6 +45,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
             "model.min_pixels=784",
             "model.max_pixels=200704",
             "rollout.max_tokens=48",
+            "placement.colocate=true",
         ],
     )
 
@@ -61,7 +63,7 @@ def prompts(inputs: RunInputs) -> list[Prompt]:
 
 @pytest.fixture(scope="module")
 def engine(config: TrainConfig, inputs: RunInputs) -> Iterator[VllmEngine]:
-    settings = config.rollout.engine_settings(config.model, config.run.seed, config.weights)
+    settings = config.rollout.engine_settings(config.model, config.run.seed, config.weights, config.placement)
     engine = VllmEngine(settings, inputs.model_folder, inputs.max_images, inputs.stop_ids)
     engine.connect(FileSource()).result()
     yield engine
@@ -221,6 +223,47 @@ def test_an_update_in_mid_generation_marks_the_tokens_of_both_versions(
         completion = group.completions[0]
         last = plain.logprobs(group.prompt, completion.token_ids_T)[-1]
         assert abs(completion.logprobs_T[-1] - last) < TOLERANCE
+
+
+def test_a_sleeping_engine_keeps_no_cache_and_goes_on_with_new_weights_whole(
+    engine: VllmEngine, plain: PlainModel, inputs: RunInputs, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    """What is asked meanwhile waits for the last of two parts, also what had begun before."""
+
+    used = []
+
+    def note_use() -> None:
+        """Share of the KV cache that is in use."""
+        used.append(float(engine._engine.engine_core.engine_core.scheduler.kv_cache_manager.usage))
+
+    def sleep_now(_: object) -> None:
+        note_use()
+        begun.set_result(engine.sleep())
+
+    tensors = perturbed(inputs.model_folder, seed=5)
+    halves = (dict(list(tensors.items())[part::2]) for part in range(2))
+    files = [tmp_path / "first.safetensors", tmp_path / "last.safetensors"]
+    for path, half in zip(files, halves, strict=True):
+        save_file(half, path)
+    begun: Future[Future[None]] = Future()
+    waiting = [engine.generate(prompts[:2], sampling(num_completions=16))]
+    engine.score(*inputs.canary).add_done_callback(sleep_now)
+    begun.result(timeout=60).result(timeout=60)
+    note_use()
+    assert used[0] > 0 and used[1] == 0
+    waiting.append(engine.generate(prompts[2:3], sampling()))
+    engine.load_weights(6, FileUpdate(str(files[0]), is_last=False)).result(timeout=60)
+    time.sleep(0.5)
+    assert not any(future.done() for future in waiting)
+    engine.load_weights(6, FileUpdate(str(files[1]), is_first=False)).result(timeout=60)
+    spans = [
+        {(completion.first_version, completion.last_version) for group in groups for completion in group.completions}
+        for groups in (future.result(timeout=120) for future in waiting)
+    ]
+    assert spans == [{(0, 6)}, {(6, 6)}]
+    plain.set_weights(tensors)
+    seen = engine.score(*inputs.canary).result(timeout=60)
+    assert np.abs(seen - plain.logprobs(*inputs.canary)).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("fault", ["a dropped tensor", "an old version", "stale vision weights"])

@@ -24,7 +24,7 @@ def test_every_worker_has_a_rank_of_its_own_and_vllm_takes_what_it_is_told() -> 
 
 def test_an_update_lists_the_tensors_in_order() -> None:
     weights = SimpleNamespace(shapes={"a.weight": (3, 2), "b.bias": (4,)})
-    info = NCCLWeightTransferUpdateInfo(**asdict(Describe("bfloat16")(cast(Any, weights))))
+    info = NCCLWeightTransferUpdateInfo(**Describe("bfloat16")(cast(Any, weights)).message())
     assert info.names == ("a.weight", "b.bias")
     assert info.shapes == ((3, 2), (4,))
     assert [getattr(torch, name) for name in info.dtype_names] == [torch.bfloat16, torch.bfloat16]

@@ -164,7 +164,7 @@ def _placements(settings: AnyConfig) -> list[Placement]:
     if isinstance(settings, MergeConfig) or settings.cluster.autoscaling:  # a merge fits itself to the cluster
         return []
     if isinstance(settings, TrainConfig):
-        return [plan_placement(settings.rollout, settings.reward, settings.learner)]
+        return [plan_placement(settings.rollout, settings.reward, settings.learner, settings.placement)]
     if isinstance(settings, EvaluateConfig):
         return [plan_engines(settings.engine)]
     stages = build_graph(settings, read_inputs=False).stages

@@ -7,6 +7,7 @@ starts without vLLM and DeepSpeed.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,14 @@ def peak_memory_mib() -> float:
 
 
 class Host:
-    """A role in a process of its own, built at once, or later by `build` where others must be asked first."""
+    """A role in a process of its own, built at once, or later by `build` where others must be asked first.
 
-    def __init__(self, build: Callable[[], Any] | None = None) -> None:
+    `devices` are GPUs that other processes reserve and this one uses too; CUDA reads their names when it starts.
+    """
+
+    def __init__(self, build: Callable[[], Any] | None = None, *devices: list[str]) -> None:
+        if any(devices):
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(name for names in devices for name in names)
         if build is not None:
             self.build(build)
 
@@ -34,6 +40,10 @@ class Host:
 
     def started(self) -> None:
         """Answering says that the process runs, and its role if it was built at once."""
+
+    def devices(self) -> list[str]:
+        """GPUs that this process reserves, by the names that its node gives them."""
+        return [str(name) for name in ray.get_runtime_context().get_accelerator_ids().get("GPU", [])]
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """What a method of the role returns."""

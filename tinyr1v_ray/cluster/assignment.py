@@ -6,7 +6,7 @@ Ray may number them otherwise; what matters is whether all of them find room, an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinyr1v_ray.cluster.placement import ActorSpec, Placement
 from tinyr1v_ray.cluster.shape import ClusterShape
@@ -63,7 +63,7 @@ class Node:
 def assign_nodes(placement: Placement, cluster: ClusterShape) -> NodeAssignment:
     """Every actor of a placement on a cluster that nobody uses yet."""
     nodes = [Node(float(cluster.num_cpus), [1.0] * cluster.num_gpus) for _ in range(cluster.num_nodes)]
-    return first_fit(placement.actors, nodes)
+    return _assign_teams([_share(team) for team in placement.teams], nodes)
 
 
 def first_fit(actors: Iterable[ActorSpec], nodes: Sequence[Node]) -> NodeAssignment:
@@ -91,9 +91,30 @@ class NodeShare:
     total: ActorSpec
     actors: tuple[ActorSpec, ...]
 
+    def places(self, node: int, gpus: tuple[int, ...]) -> tuple[PlacedActor, ...]:
+        """Of each actor, given the GPUs of all: hosts take theirs in order, a guest has those of its hosts."""
+        if len(self.actors) == 1:
+            return (PlacedActor(self.actors[0], node, gpus),)
+        own = iter(gpus)
+        taken = {actor.name: tuple(next(own) for _ in range(round(actor.num_gpus))) for actor in self.actors}
+        return tuple(
+            PlacedActor(actor, node, taken[actor.name] + sum((taken[host] for host in actor.hosts), ()))
+            for actor in self.actors
+        )
+
+
+def _assign_teams(teams: Sequence[NodeShare], nodes: Sequence[Node]) -> NodeAssignment:
+    by_name = {team.total.name: team for team in teams}
+    assignment = first_fit([team.total for team in teams], nodes)
+    return NodeAssignment(
+        tuple(part for place in assignment.places for part in by_name[place.actor.name].places(place.node, place.gpus)),
+        tuple(actor for total in assignment.unplaced for actor in by_name[total.name].actors),
+    )
+
 
 def node_shares(placement: Placement, nodes: Sequence[Node]) -> list[NodeShare]:
-    """Of learner ranks, those that fill a node together, on as few nodes as possible; every other actor by itself.
+    """Of learner ranks (and their guests), those that fill a node together, on as few nodes as possible; every other
+    actor by itself.
 
     `nodes` are what a cluster has; of ranks for which it has no room, each is by itself too.
 
@@ -103,21 +124,26 @@ def node_shares(placement: Placement, nodes: Sequence[Node]) -> list[NodeShare]:
     [2, 1]
     """
     largest_first = sorted(nodes, key=lambda node: (len(node.gpus), node.cpus), reverse=True)
-    assignment = first_fit(placement.learner, [Node(node.cpus, list(node.gpus)) for node in largest_first])
+    teams = [_share(team) for team in placement.teams]
+    of_ranks = [team for team in teams if team.total.role == "learner"]
+    assignment = _assign_teams(of_ranks, [Node(node.cpus, list(node.gpus)) for node in largest_first])
     together = [_node_share(places) for places in assignment.by_node(len(nodes)) if places]
-    alone = (*assignment.unplaced, *placement.rollout, *placement.scorer)
-    return together + [NodeShare(actor, (actor,)) for actor in alone]
+    placed = {place.actor.name for place in assignment.places}
+    return together + [team for team in teams if team.total.name not in placed]
 
 
 def _node_share(places: Sequence[PlacedActor]) -> NodeShare:
-    """As Ray counts: each actor's need to four decimals; of several GPUs that are shared in parts, all are whole."""
-    actors = tuple(place.actor for place in places)
+    """As Ray counts: of several GPUs that are shared in parts, all are whole."""
+    share = _share([place.actor for place in places])
+    num_touched = len({gpu for place in places for gpu in place.gpus})
+    return replace(share, total=replace(share.total, num_gpus=num_touched)) if share.total.num_gpus > 1 else share
+
+
+def _share(actors: Sequence[ActorSpec]) -> NodeShare:
+    """What actors need together, as Ray counts: each one's need to four decimals."""
     num_cpus = round(sum(round(actor.num_cpus, 4) for actor in actors), 4)
     num_gpus = round(sum(round(actor.num_gpus, 4) for actor in actors), 4)
-    num_touched = len({gpu for place in places for gpu in place.gpus})
-    first = actors[0]
-    total = ActorSpec(first.role, first.index, num_cpus, num_touched if num_gpus > 1 else num_gpus, first.num_threads)
-    return NodeShare(total, actors)
+    return NodeShare(replace(actors[0], num_cpus=num_cpus, num_gpus=num_gpus), tuple(actors))
 
 
 def ray_resources(cluster: ClusterShape) -> tuple[Mapping[str, float], Mapping[str, float]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import cached_property
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import ray
@@ -32,6 +33,11 @@ class Handle(Generic[RoleT]):
 
     def __init__(self, actor: ActorHandle, name: str) -> None:
         self._actor, self.name = actor, name
+
+    @cached_property
+    def devices(self) -> ray.ObjectRef:
+        """Reference to the names of the GPUs that the process reserves; asked once, since it may be busy later."""
+        return self._actor.devices.remote()
 
     def submit(self, method: Callable[Concatenate[RoleT, P], Any], *args: P.args, **kwargs: P.kwargs) -> ray.ObjectRef:
         """Reference to what a method will have returned."""
@@ -83,11 +89,13 @@ def spawn(
     reservation: Reservation | None = None,
     *,
     concurrent: bool = False,
+    hosts: Sequence[Handle[Any]] = (),
 ) -> Handle[RoleT]:
     """Start the process of a role, on what is reserved for it; the one place where a class becomes a Ray actor.
 
-    `concurrent` is for a role whose methods return futures. Ray restarts nothing: whoever holds the handle knows what
-    a replacement must be told first. The actor's class, and so the title of its process, has the role's name.
+    `concurrent` is for a role whose methods return futures; one with `hosts` computes on their GPUs. Ray restarts
+    nothing: whoever holds the handle knows what a replacement must be told first. The actor's class, and so the title
+    of its process, has the role's name.
     """
     host = type(spec.role, (ConcurrentHost if concurrent else Host,), {})
     remote = ray.remote(host).options(
@@ -98,7 +106,7 @@ def spawn(
         runtime_env={"env_vars": _environment(spec)},
         scheduling_strategy=reservation.strategy(spec) if reservation is not None else None,
     )
-    return Handle(remote.remote(build), spec.name)
+    return Handle(remote.remote(build, *(host.devices for host in hosts)), spec.name)
 
 
 def _environment(spec: ActorSpec) -> dict[str, str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinyr1v_ray.config.engine import EvaluationEngines
 from tinyr1v_ray.config.learner import LearnerSettings
+from tinyr1v_ray.config.placement import PlacementSettings
 from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.config.rollout import RolloutSettings
 from tinyr1v_ray.errors import PlacementError
@@ -15,6 +16,8 @@ from tinyr1v_ray.errors import PlacementError
 @dataclass(frozen=True)
 class ActorSpec:
     """One actor: what it reserves, and the threads it computes with on a CPU.
+
+    An actor with `hosts` lies beside these others and computes on their GPUs, by turns; it reserves none itself.
 
     >>> ActorSpec("rollout", 0, num_cpus=1.0, num_gpus=0.0, num_threads=1).name
     'rollout-0'
@@ -25,6 +28,7 @@ class ActorSpec:
     num_cpus: float
     num_gpus: float
     num_threads: int
+    hosts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -45,22 +49,33 @@ class Placement:
         """All of them, learners first, since they must start together."""
         return self.learner + self.rollout + self.scorer
 
+    @property
+    def teams(self) -> tuple[tuple[ActorSpec, ...], ...]:
+        """Actors that must lie on one node: hosts with the engine that is their guest; every other one by itself."""
+        ranks = {rank.name: rank for rank in self.learner}
+        guests = [engine for engine in self.rollout if engine.hosts]
+        teams = [(*(ranks.pop(host) for host in engine.hosts), engine) for engine in guests]
+        own = (*ranks.values(), *(engine for engine in self.rollout if not engine.hosts), *self.scorer)
+        return (*teams, *((actor,) for actor in own))
 
-def plan_placement(rollout: RolloutSettings, reward: RewardSettings, learner: LearnerSettings) -> Placement:
+
+def plan_placement(
+    rollout: RolloutSettings, reward: RewardSettings, learner: LearnerSettings, placement: PlacementSettings
+) -> Placement:
     """The actors of a training."""
-    return Placement(
-        rollout=_specs(
-            "rollout",
-            rollout.num_engines,
-            rollout.num_cpus_per_engine,
-            rollout.num_gpus_per_engine,
-            rollout.num_threads,
-        ),
-        scorer=_specs("scorer", reward.num_scorers, reward.num_cpus_per_scorer, 0.0, 1),
-        learner=_specs(
-            "learner", learner.num_ranks, learner.num_cpus_per_rank, learner.num_gpus_per_rank, learner.num_threads
-        ),
+    engines = _specs(
+        "rollout", rollout.num_engines, rollout.num_cpus_per_engine, rollout.num_gpus_per_engine, rollout.num_threads
     )
+    ranks = _specs(
+        "learner", learner.num_ranks, learner.num_cpus_per_rank, learner.num_gpus_per_rank, learner.num_threads
+    )
+    if placement.colocate:
+        share = len(ranks) // len(engines)
+        hosts = [tuple(rank.name for rank in ranks[share * engine.index :][:share]) for engine in engines]
+        engines = tuple(
+            replace(engine, num_gpus=0.0, hosts=names) for engine, names in zip(engines, hosts, strict=True)
+        )
+    return Placement(engines, _specs("scorer", reward.num_scorers, reward.num_cpus_per_scorer, 0.0, 1), ranks)
 
 
 def plan_engines(engine: EvaluationEngines) -> Placement:
@@ -87,11 +102,13 @@ def check_fits(placement: Placement, total: Mapping[str, float], largest_node: M
                 f"{total.get(resource, 0.0):g}; all actors run at once; ask for fewer (num_engines, num_ranks) or for "
                 "less for each (num_cpus..., num_gpus...), or add nodes"
             )
-        largest = max(placement.actors, key=of)
-        if of(largest) > largest_node.get(resource, 0.0) + 1e-6:
+        largest = max(placement.teams, key=lambda team: sum(of(actor) for actor in team))
+        needed, most = sum(of(actor) for actor in largest), largest_node.get(resource, 0.0)
+        if needed > most + 1e-6:
+            names = " with ".join(actor.name for actor in largest)
             raise PlacementError(
-                f"actor {largest.name} asks for {of(largest):g} {resource}s, the largest node has "
-                f"{largest_node.get(resource, 0.0):g}; an actor sits on one node; ask for fewer per actor"
+                f"{names} asks for {needed:g} {resource}s, the largest node has {most:g}; an actor, and those that "
+                "share its devices, sit on one node; ask for fewer per actor"
             )
 
 

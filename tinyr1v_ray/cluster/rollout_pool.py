@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -59,6 +59,10 @@ class RolloutPool:
         """Make new weights live in every engine, and in all that will replace one."""
         await asyncio.gather(*(slot.load_weights(version, update, timeout_s) for slot in self._slots))
 
+    async def sleep(self, timeout_s: float) -> None:
+        """All leave their devices to others until weights come."""
+        await asyncio.gather(*(slot.result(InferenceEngine.sleep, timeout_s) for slot in self._slots))
+
     async def score(self, prompt: Prompt, token_ids_T: np.ndarray, timeout_s: float) -> dict[str, np.ndarray]:
         """Log-probs of given tokens, by engine."""
         calls = (slot.result(InferenceEngine.score, timeout_s, prompt, token_ids_T) for slot in self._slots)
@@ -85,11 +89,13 @@ def start_engines(
     max_images: int,
     stop_ids: tuple[int, ...],
     reservation: Reservation,
+    hosts: Sequence[Handle[Any]] = (),
 ) -> RolloutPool:
-    """A pool of new engines, each in a process of its own, on what is reserved for it."""
+    """A pool of new engines, each in a process of its own, on what is reserved for it or for its hosts."""
+    by_name = {host.name: host for host in hosts}
     build = partial(start_engine, settings, model_folder, max_images, stop_ids)
 
     def start(spec: ActorSpec) -> Handle[InferenceEngine]:
-        return spawn(spec, build, reservation, concurrent=True)
+        return spawn(spec, build, reservation, concurrent=True, hosts=[by_name[name] for name in spec.hosts])
 
     return RolloutPool(specs, settings, start)

@@ -17,7 +17,8 @@ class EngineSettings:
     """What an engine, and whoever keeps it alive, must know; `weights` None: it keeps those of the model's folder.
 
     `num_gpus` 0 is an engine on the CPU, whose KV cache is `kv_cache_gib`; on GPUs it is what `gpu_memory_share`
-    leaves. `answer_timeout_s` is the longest wait for a group before the engine counts as hung.
+    leaves. `answer_timeout_s` is the longest wait for a group before the engine counts as hung. `sleep_level` 0 is an
+    engine that never sleeps.
     """
 
     model: ModelSettings
@@ -30,6 +31,7 @@ class EngineSettings:
     answer_timeout_s: float
     max_restarts: int
     weights: WeightSettings | None = None
+    sleep_level: int = 0
 
     @property
     def num_workers(self) -> int:

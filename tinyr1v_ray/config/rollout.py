@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from tinyr1v_ray.config.base import ActorCount, Settings, Share
 from tinyr1v_ray.config.engine import EngineSettings
 from tinyr1v_ray.config.model import ModelSettings
+from tinyr1v_ray.config.placement import PlacementSettings
 from tinyr1v_ray.config.weights import WeightSettings
 
 
@@ -57,7 +58,9 @@ class RolloutSettings(Settings):
             raise ValueError(f"num_gpus_per_engine is {self.num_gpus_per_engine}; above 1 it must be whole; round it")
         return self
 
-    def engine_settings(self, model: ModelSettings, seed: int, weights: WeightSettings) -> EngineSettings:
+    def engine_settings(
+        self, model: ModelSettings, seed: int, weights: WeightSettings, placement: PlacementSettings
+    ) -> EngineSettings:
         """What each engine must know."""
         return EngineSettings(
             model=model,
@@ -70,4 +73,5 @@ class RolloutSettings(Settings):
             answer_timeout_s=self.group_timeout_s,
             max_restarts=self.max_restarts,
             weights=weights,
+            sleep_level=placement.sleep_level if placement.colocate else 0,
         )

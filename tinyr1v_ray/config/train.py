@@ -14,6 +14,7 @@ from tinyr1v_ray.config.data import DataSettings
 from tinyr1v_ray.config.held_out import EvaluationSettings
 from tinyr1v_ray.config.learner import LearnerSettings
 from tinyr1v_ray.config.model import ModelSettings
+from tinyr1v_ray.config.placement import PlacementSettings
 from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.config.rollout import RolloutSettings
 from tinyr1v_ray.config.run import RunSettings
@@ -33,6 +34,7 @@ class TrainConfig(Settings):
     algorithm: AlgorithmSettings = AlgorithmSettings()
     learner: LearnerSettings = LearnerSettings()
     weights: WeightSettings = WeightSettings()
+    placement: PlacementSettings = PlacementSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -67,9 +69,66 @@ class TrainConfig(Settings):
                 "rollout.deterministic with DAPO's dynamic sampling; a repeatable run admits whole steps; "
                 "set algorithm.dapo.dynamic_sampling=false"
             )
-        if (self.weights.backend in BACKENDS_ON_GPUS) != (self.rollout.num_gpus_per_engine > 0):
+        return self
+
+    @model_validator(mode="after")
+    def _weights_find_their_way(self) -> Self:
+        backend, gpus = self.weights.backend, self.rollout.num_gpus_per_engine
+        if (backend in BACKENDS_ON_GPUS) != (gpus > 0):
             raise ValueError(
-                f"weights.backend {self.weights.backend} with {self.rollout.num_gpus_per_engine} GPUs per engine; "
-                "nccl is for engines on GPUs and cpu_file for engines on the CPU; change one of them"
+                f"weights.backend {backend} with {gpus} GPUs per engine; nccl and ipc are for engines on GPUs and "
+                "cpu_file for engines on the CPU; change one of them"
+            )
+        if backend == "nccl" and self.placement.colocate:
+            raise ValueError(
+                "weights.backend nccl with placement.colocate; NCCL refuses two processes on one GPU; set "
+                "weights.backend=ipc"
+            )
+        if backend == "nccl" and (gpus < 1 or 0 < self.learner.num_gpus_per_rank < 1):
+            raise ValueError(
+                f"weights.backend nccl with {gpus:g} GPUs per engine and {self.learner.num_gpus_per_rank:g} per rank; "
+                "NCCL refuses two processes on one GPU, and parts of one are shared; give each whole ones, or set "
+                "placement.colocate=true and weights.backend=ipc"
+            )
+        if backend == "ipc" and not self.placement.colocate:
+            raise ValueError(
+                "weights.backend ipc without placement.colocate; it hands weights over within a GPU that engine and "
+                "rank share; set placement.colocate=true, or weights.backend=nccl"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _turns_can_be_taken(self) -> Self:
+        """What `placement.colocate` asks of the other sections."""
+        if not self.placement.colocate:
+            return self
+        gpus, ranks, engines = self.rollout.num_gpus_per_engine, self.learner.num_ranks, self.rollout.num_engines
+        workers = max(1, int(gpus))
+        if self.run.max_staleness:
+            raise ValueError(
+                f"placement.colocate with run.max_staleness {self.run.max_staleness}; engines sleep while the learner "
+                "works, so nothing runs ahead of it; set run.max_staleness=0, or placement.colocate=false to overlap"
+            )
+        if self.learner.num_gpus_per_rank != min(gpus, 1) or not float(gpus).is_integer():
+            raise ValueError(
+                f"placement.colocate with {gpus:g} GPUs per engine and {self.learner.num_gpus_per_rank:g} per learner "
+                "rank; they share whole GPUs, one per rank, or none; set learner.num_gpus_per_rank=1 and "
+                "rollout.num_gpus_per_engine=1, or 0 for both"
+            )
+        if ranks % workers:
+            divisors = ", ".join(str(number) for number in range(1, ranks + 1) if ranks % number == 0)
+            raise ValueError(
+                f"placement.colocate with engines over {workers} GPUs and {ranks} learner ranks; an engine lies on the "
+                f"GPUs of whole ranks; set rollout.num_gpus_per_engine to one of {divisors}"
+            )
+        if engines * workers != ranks:
+            raise ValueError(
+                f"placement.colocate with {engines} engines of {workers} and {ranks} learner ranks; each rank shares "
+                f"its device with one engine or worker of one; set rollout.num_engines={ranks // workers}"
+            )
+        if self.placement.sleep_level == 2 and not gpus:
+            raise ValueError(
+                "placement.sleep_level 2 with engines on the CPU; vLLM has no sleep mode there, so its engines keep "
+                "their weights; set placement.sleep_level=1"
             )
         return self

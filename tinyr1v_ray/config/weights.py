@@ -9,15 +9,16 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from tinyr1v_ray.config.base import Settings
 from tinyr1v_ray.config.folders import Folder
 
-BACKENDS_ON_GPUS = frozenset({"nccl"})
+BACKENDS_ON_GPUS = frozenset({"nccl", "ipc"})
 """Those that move weights between GPUs; the others are for engines on the CPU."""
 
 
 class WeightSettings(Settings):
     """How new weights reach the engines."""
 
-    backend: Literal["cpu_file", "nccl"] = "cpu_file"
-    """vLLM weight-transfer backend: a safetensors file in memory on the node, or NCCL between GPUs."""
+    backend: Literal["cpu_file", "nccl", "ipc"] = "cpu_file"
+    """vLLM weight-transfer backend: a safetensors file in memory on the node, NCCL between GPUs, or CUDA IPC within a
+    GPU that engine and learner rank share (`placement.colocate`)."""
     folder: Folder = "/dev/shm"
     """Where `cpu_file` puts its files; a shared folder when engines sit on several nodes."""
     timeout_s: PositiveFloat = 300.0

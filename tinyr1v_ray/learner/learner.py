@@ -154,6 +154,11 @@ class DeepSpeedLearner:
             logprobs_T = self._engine.module(inputs, temperature=1.0)
         return logprobs_T.float().cpu().numpy()
 
+    def free_memory(self) -> None:
+        """Give torch's cached blocks of GPU memory back, which an engine on the same GPU cannot use."""
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def save(self, folder: Path) -> None:
         """Write this rank's state into `folder`, which all ranks see; raises CheckpointError."""
         save_state(self._engine, Path(folder), self._state_facts())

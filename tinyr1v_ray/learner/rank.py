@@ -79,6 +79,9 @@ class LearnerRank(Protocol):
     def with_weights(self, action: Callable[[PublishedWeights], T]) -> T:
         """What an action makes of the current weights: so a weight transport sends them."""
 
+    def free_memory(self) -> None:
+        """Give back to the device what is only kept for later use."""
+
     def save(self, folder: Path) -> None:
         """Write this rank's state into `folder`, which all ranks see; raises CheckpointError."""
 

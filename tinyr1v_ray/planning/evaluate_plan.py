@@ -152,7 +152,6 @@ def _needs(config: EvaluateConfig, lengths: Lengths, items: Mapping[str, int]) -
         gpu_memory_share=engine.gpu_memory_share,
         queued_requests=min(engine.max_num_sequences, sum(items.values())),
         image_tokens=lengths.image,
-        receives_weights=False,
     )
 
 

@@ -53,7 +53,10 @@ def room_problems(assignment: NodeAssignment) -> list[str]:
 
 
 def gpu_problems(assignment: NodeAssignment, memories: Mapping[str, ActorMemory], cluster: ClusterShape) -> list[str]:
-    """The first GPU of each combination of actors that would run out of memory at the longest step."""
+    """The first GPU of each combination of actors that would run out of memory at the longest step.
+
+    Where they take turns, one works while the others rest.
+    """
     if cluster.accelerator is None:
         return []
     room = cluster.accelerator.memory_gib * GIB
@@ -64,7 +67,9 @@ def gpu_problems(assignment: NodeAssignment, memories: Mapping[str, ActorMemory]
             taken.setdefault((place.node, gpu), []).append(place)
     for _, places in sorted(taken.items(), key=lambda place: place[0]):
         roles = tuple(place.actor.role for place in places)
-        needed = sum(memories[role].most_bytes for role in roles)
+        alone = [memories[role].most_bytes - memories[role].rest_bytes for role in roles]
+        resting = sum(memories[role].rest_bytes for role in roles)
+        needed = resting + (max(alone) if any(place.actor.hosts for place in places) else sum(alone))
         if needed > room and roles not in problems:
             names = " and ".join(place.actor.name for place in places)
             problems[roles] = (

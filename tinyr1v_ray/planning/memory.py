@@ -28,12 +28,14 @@ from tinyr1v_ray.planning.assumptions import (
     ZERO_BUCKET,
 )
 from tinyr1v_ray.planning.workload import StepLoad, Workload
+from tinyr1v_ray.weight_sync.ipc.chunks import CHUNK_BYTES
 
 
 @dataclass(frozen=True)
 class ActorMemory:
     """Memory of one actor of a kind, bytes. `expected` and `most` are parts by name: at the run's longest step, and at
-    the longest that the settings allow. `host_bytes` is main memory; on the CPU it is the sum of `expected`."""
+    the longest that the settings allow. `host_bytes` is main memory; on the CPU it is the sum of `expected`.
+    `rest_bytes` stay on a shared GPU while the other works there."""
 
     role: str
     count: int
@@ -42,6 +44,7 @@ class ActorMemory:
     most: dict[str, float]
     host_bytes: float
     notes: tuple[str, ...] = ()
+    rest_bytes: float = 0.0
 
     @property
     def expected_bytes(self) -> float:
@@ -68,7 +71,8 @@ class EngineNeeds:
     gpu_memory_share: float
     queued_requests: int
     image_tokens: float
-    receives_weights: bool
+    transfer_bytes: float = 0.0
+    keeps_weights_asleep: bool = False
 
     @property
     def bytes_per_value(self) -> int:
@@ -81,7 +85,14 @@ class EngineNeeds:
         return max(1, int(self.num_gpus))
 
 
-def engine_needs(config: TrainConfig, work: Workload) -> EngineNeeds:
+def transfer_bytes(config: TrainConfig, shape: ModelShape) -> float:
+    """Of GPU memory, for weights on their way, at either end."""
+    if config.weights.backend == "ipc":
+        return max(CHUNK_BYTES, (2 if config.model.dtype == "bfloat16" else 4) * shape.largest_tensor)
+    return NCCL_BUFFER_GIB * GIB if config.weights.backend == "nccl" else 0.0
+
+
+def engine_needs(config: TrainConfig, shape: ModelShape, work: Workload) -> EngineNeeds:
     """A training's engines."""
     rollout = config.rollout
     held_out = config.evaluation.num_items if config.data.evaluation else 0
@@ -97,7 +108,8 @@ def engine_needs(config: TrainConfig, work: Workload) -> EngineNeeds:
         gpu_memory_share=rollout.gpu_memory_share,
         queued_requests=queued,
         image_tokens=work.most.lengths.image,
-        receives_weights=True,
+        transfer_bytes=transfer_bytes(config, shape),
+        keeps_weights_asleep=config.placement.colocate and config.placement.sleep_level == 1,
     )
 
 
@@ -122,10 +134,11 @@ def engine_memory(needs: EngineNeeds, shape: ModelShape, accelerator: Accelerato
     rank = needs.tensor_parallel
     parts = {"weights": weights / rank, "activations": work / rank, "CUDA and NCCL": GPU_CONTEXT_GIB * GIB}
     parts["KV cache"] = max(0.0, taken - sum(parts.values()))
-    if needs.receives_weights:
-        parts["weight transfer"] = NCCL_BUFFER_GIB * GIB
-    host = (GPU_HOST_FOOTPRINT.engine_mib * MIB + 0.5 * weights / rank) * rank
-    return ActorMemory("engine", needs.count, True, parts, parts, host, _kv_notes(needs, shape, parts["KV cache"]))
+    if needs.transfer_bytes:
+        parts["weight transfer"] = needs.transfer_bytes
+    host = (GPU_HOST_FOOTPRINT.engine_mib * MIB + (1.5 if needs.keeps_weights_asleep else 0.5) * weights / rank) * rank
+    notes, rest = _kv_notes(needs, shape, parts["KV cache"]), parts["CUDA and NCCL"] + parts["activations"]
+    return ActorMemory("engine", needs.count, True, parts, parts, host, notes, rest)
 
 
 def kv_sequences(needs: EngineNeeds, shape: ModelShape, kv_bytes: float) -> tuple[float, float]:
@@ -147,7 +160,7 @@ def learner_memory(config: TrainConfig, shape: ModelShape, work: Workload) -> Ac
     trained = all_parameters - (0 if config.model.train_vision else shape.num_vision_parameters)
     fixed = _model_states(config, shape, trained, size)
     if on_gpu:
-        fixed["CUDA and NCCL"] = (GPU_CONTEXT_GIB + (NCCL_BUFFER_GIB if learner.num_ranks else 0)) * GIB
+        fixed["CUDA and NCCL"] = GPU_CONTEXT_GIB * GIB + transfer_bytes(config, shape)
     else:
         fixed = {"libraries": CPU_FOOTPRINT.learner_mib * MIB, **fixed}
     slack = GPU_FRAGMENTATION if on_gpu else CPU_ALLOCATOR
@@ -159,7 +172,7 @@ def learner_memory(config: TrainConfig, shape: ModelShape, work: Workload) -> Ac
     if on_gpu:
         copies = 2 if config.algorithm.kl_coefficient > 0 or size < 4 else 1  # float32, while the model is loaded
         host = GPU_HOST_FOOTPRINT.learner_mib * MIB + copies * 4 * all_parameters
-    return ActorMemory("learner rank", learner.num_ranks, on_gpu, expected, most, host)
+    return ActorMemory("learner rank", learner.num_ranks, on_gpu, expected, most, host, (), sum(fixed.values()))
 
 
 def _model_states(config: TrainConfig, shape: ModelShape, trained: float, size: int) -> dict[str, float]:

@@ -80,9 +80,9 @@ def design_training(
     """Placement, places, memory and problems; pure."""
     work, placement = (
         build_workload(config, shape, expect),
-        plan_placement(config.rollout, config.reward, config.learner),
+        plan_placement(config.rollout, config.reward, config.learner, config.placement),
     )
-    needs = engine_needs(config, work)
+    needs = engine_needs(config, shape, work)
     on_gpu = config.rollout.num_gpus_per_engine > 0 or config.learner.num_gpus_per_rank > 0
     memories = {
         "driver": driver_memory(on_gpu),

@@ -52,10 +52,13 @@ def _warnings(design: TrainDesign, time: StepTime | None) -> tuple[str, ...]:
             "a learner rank could need much more than expected if every completion were as long as the settings "
             "allow; lower learner.micro_batch_tokens to bound it"
         )
-    if config.rollout.num_gpus_per_engine and not config.run.max_staleness:
+    if config.rollout.num_gpus_per_engine and not config.run.max_staleness and not config.placement.colocate:
         busy_s = max(time.generate_s, time.learn_s) if time else 0.0
         idle = f", each idle at least {1 - busy_s / time.step_s:.0%} of a step" if time else ""
-        lines.append(f"on-policy, engines and learner take turns{idle}; run.max_staleness=1 lets them overlap")
+        lines.append(
+            f"on-policy, engines and learner take turns{idle}; run.max_staleness=1 lets them overlap, and with "
+            "placement.colocate=true (and as many engines as ranks) both compute on all GPUs"
+        )
     return tuple(lines)
 
 
@@ -98,7 +101,8 @@ def _engine_candidates(config: TrainConfig) -> list[tuple[str, ...]]:
     if not rollout.num_gpus_per_engine:
         found: list[tuple[str, ...]] = [("rollout.kv_cache_gib=1",)] if rollout.kv_cache_gib > 1 else []
         return [*found, ("rollout.num_cpus_per_engine=0.8", "learner.num_cpus_per_rank=0.8")]
-    found = [(f"rollout.gpu_memory_share={share}",) for share in (0.8, 0.6) if share < rollout.gpu_memory_share]
+    shares = (0.8, 0.6, 0.4) if config.placement.colocate else (0.8, 0.6)
+    found = [(f"rollout.gpu_memory_share={share}",) for share in shares if share < rollout.gpu_memory_share]
     found += [
         (f"rollout.num_gpus_per_engine={gpus}", f"rollout.num_engines={max(1, rollout.num_engines // gpus)}")
         for gpus in (2, 4)
@@ -110,6 +114,10 @@ def _engine_candidates(config: TrainConfig) -> list[tuple[str, ...]]:
 def _count_candidates(config: TrainConfig) -> list[tuple[str, ...]]:
     """GPUs that go from engines to the learner, then fewer of each, then more ranks (on more nodes)."""
     engines, ranks = config.rollout.num_engines, config.learner.num_ranks
+    if config.placement.colocate:
+        both = [(engines * times, ranks * times) for times in (2, 4)]
+        both += [(left, ranks * left // engines) for left in fewer(engines)]
+        return [(f"rollout.num_engines={few}", f"learner.num_ranks={of_them}") for few, of_them in both]
     found: list[tuple[str, ...]] = [
         (f"rollout.num_engines={engines - moved}", f"learner.num_ranks={ranks + moved}")
         for moved in (engines - left for left in fewer(engines))

@@ -21,7 +21,7 @@ def train_sections(design: TrainDesign, time: StepTime | None) -> tuple[Section,
     return (
         _time_section(design, time),
         placement_section(design.assignment, design.cluster),
-        *memory_sections(list(design.memories.values())),
+        *memory_sections(list(design.memories.values()), by_turns=design.config.placement.colocate),
         _batch_section(design),
         _disk_section(design),
     )
@@ -37,6 +37,7 @@ def _time_section(design: TrainDesign, time: StepTime | None) -> Section:
         return Section("Time", ((UNKNOWN,),))
     gpus = num_gpus(design)
     overlap = "the longer of generate and the rest" if time.overlapped else "one after the other"
+    overlap += ", each on all GPUs" if design.config.placement.colocate and gpus else ""
     rows = [
         ("a step", duration(time.step_s), overlap),
         ("  generate", duration(time.generate_s), ""),
@@ -69,8 +70,8 @@ def placement_section(assignment: NodeAssignment, cluster: ClusterShape) -> Sect
     return Section("Placement", tuple(rows))
 
 
-def memory_sections(memories: list[ActorMemory]) -> list[Section]:
-    """One table for actors with parts, one for main memory."""
+def memory_sections(memories: list[ActorMemory], by_turns: bool = False) -> list[Section]:
+    """One table for actors with parts, one for main memory; `by_turns`: engines and ranks share GPUs."""
     rows: list[tuple[str, ...]] = []
     for memory in memories:
         if memory.role in ("driver", "scorer"):
@@ -80,6 +81,8 @@ def memory_sections(memories: list[ActorMemory]) -> list[Section]:
         rows.append((name, size(memory.expected_bytes), size(memory.most_bytes)))
         for part in memory.most:
             rows.append((f"  {part}", size(memory.expected.get(part, 0.0)), size(memory.most[part])))
+        if by_turns and memory.on_gpu:
+            rows.append(("  of it, while the other works", size(memory.rest_bytes), size(memory.rest_bytes)))
         rows += [(f"  {note}", "", "") for note in memory.notes]
     host = [
         (f"{memory.role} ({memory.count} x)", size(memory.host_bytes), size(memory.count * memory.host_bytes))

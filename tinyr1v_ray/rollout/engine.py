@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -22,7 +22,14 @@ class WeightSource:
 
 @dataclass(frozen=True)
 class WeightUpdate:
-    """What an engine is told of a version that comes; each transport has its own fields."""
+    """What an engine is told of a version that comes, or of a part of one; each transport has its own fields."""
+
+    is_first: bool = field(default=True, kw_only=True)
+    is_last: bool = field(default=True, kw_only=True)
+
+    def message(self) -> dict[str, Any]:
+        """The transport's own fields."""
+        return {name: value for name, value in asdict(self).items() if name not in ("is_first", "is_last")}
 
 
 class InferenceEngine(Protocol):
@@ -42,4 +49,10 @@ class InferenceEngine(Protocol):
         """Get ready for weights from there."""
 
     def load_weights(self, version: int, update: WeightUpdate) -> Future[None]:
-        """Receive weights and make them live between two steps; what is under way goes on under them."""
+        """Receive weights, live with the last part, between two steps; what is under way goes on under them.
+
+        An engine that sleeps gets its memory for weights back before the first part, all of it after the last.
+        """
+
+    def sleep(self) -> Future[None]:
+        """Leave the device to others until new weights come; what is asked of it meanwhile waits."""

@@ -85,7 +85,7 @@ class TrainStage(Stage[TrainConfig]):
     def placement(self) -> Placement:
         """Engines, scorers and learner ranks."""
         settings = self.settings
-        return plan_placement(settings.rollout, settings.reward, settings.learner)
+        return plan_placement(settings.rollout, settings.reward, settings.learner, settings.placement)
 
     def is_whole(self) -> bool:
         """Whether the export is there."""

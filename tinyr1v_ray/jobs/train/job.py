@@ -43,7 +43,6 @@ from tinyr1v_ray.telemetry.progress import RunProgress
 from tinyr1v_ray.telemetry.run_folder import create_run_folder, locked_run, reopen_run_folder
 from tinyr1v_ray.telemetry.sinks import METRICS_FILE, open_recorder
 from tinyr1v_ray.telemetry.summary import format_summary
-from tinyr1v_ray.telemetry.timing import PhaseClock
 from tinyr1v_ray.telemetry.unscored import UnscoredGuard
 from tinyr1v_ray.types import RolloutGroup, ScoredGroup
 from tinyr1v_ray.weight_sync.transports import TRANSPORTS
@@ -89,7 +88,7 @@ async def train_specialist(request: TrainRequest, inputs: RunInputs, display: Di
     No run folder is made before model, data and cluster are found fit.
     """
     config, run = request.config, request.config.run
-    placement = plan_placement(config.rollout, config.reward, config.learner)
+    placement = plan_placement(config.rollout, config.reward, config.learner, config.placement)
     check_room(placement, config.cluster)
     TRANSPORTS[config.weights.backend].check_reach(config.weights, num_nodes())
     if waiting := shortage(placement, free_resources()):
@@ -132,7 +131,7 @@ class _Run:
                     LearnerRank.restore, config.learner.start_timeout_s, checkpoint.folder
                 )
             with self._progress.starting(f"weights of version {step}", "an engine's first answer takes longer"):
-                await components.weights.publish(step)
+                await components.publish(step)
             before = await self._held_out("before", components)
             if step < config.run.num_steps:
                 await asyncio.to_thread(self._forget_results)
@@ -178,9 +177,11 @@ class _Run:
             checkpoints=checkpoints,
             metrics=recorder,
             held_out=held_out,
+            devices=components.devices,
         )
+        components.clock.lap()  # what came before is no part of the first step
         try:
-            await train(system, loop_config, PhaseClock())
+            await train(system, loop_config, components.clock)
         except BaseExceptionGroup as group:
             raise first_cause(group) from group
         finally:

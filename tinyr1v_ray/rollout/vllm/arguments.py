@@ -31,6 +31,7 @@ def engine_arguments(settings: EngineSettings, model_folder: Path, max_images: i
         enforce_eager=not on_gpu,
         tensor_parallel_size=settings.num_workers,
         gpu_memory_utilization=settings.gpu_memory_share,
+        enable_sleep_mode=on_gpu and settings.sleep_level > 0,
         logprobs_mode="processed_logprobs",
         generation_config="vllm",
         mm_processor_cache_gb=0,

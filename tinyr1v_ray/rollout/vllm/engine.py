@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from vllm import EngineArgs, RequestOutput, SamplingParams
@@ -29,9 +29,8 @@ from tinyr1v_ray.errors import DataError, EngineDiedError, RolloutError
 from tinyr1v_ray.rollout.engine import WeightSource, WeightUpdate
 from tinyr1v_ray.rollout.sampling import Sampling, group_seed
 from tinyr1v_ray.rollout.vllm.arguments import engine_arguments
+from tinyr1v_ray.rollout.vllm.futures import all_of, fail_all
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
-
-T = TypeVar("T")
 
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
 
@@ -57,7 +56,7 @@ class VllmEngine:
     def __init__(
         self, settings: EngineSettings, model_folder: Path, max_images: int, stop_ids: tuple[int, ...]
     ) -> None:
-        self._weights = settings.weights
+        self._weights, self._sleep_level, self._is_asleep = settings.weights, settings.sleep_level, False
         self._stop_ids = list(stop_ids)
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._pending: dict[str, _Request] = {}
@@ -72,7 +71,7 @@ class VllmEngine:
     def generate(self, prompts: list[Prompt], sampling: Sampling) -> Future[list[RolloutGroup]]:
         """A group for each prompt; all are admitted before the next engine step."""
         requests = [_Request(prompt, (), Future(), partial(self._group, prompt)) for prompt in prompts]
-        groups = _all_of([request.future for request in requests])
+        groups = all_of([request.future for request in requests])
         self._submit(requests, [self._sampling_params(prompt, sampling) for prompt in prompts])
         return groups
 
@@ -101,18 +100,29 @@ class VllmEngine:
         """
 
         def load() -> None:
-            self._rpc("start_weight_update")
-            self._rpc("update_weights", update_info=asdict(update))
-            self._rpc("finish_weight_update")
-            self._engine.set_weight_version(str(version))
-            if not self._engine.reset_prefix_cache(reset_running_requests=True):
-                raise RolloutError(
-                    f"prefix cache not emptied after loading version {version}; stale keys would be used; restart"
-                )
-            self._engine.reset_encoder_cache()
-            self._engine.reset_mm_cache()
+            if update.is_first:
+                self._wake("weights")
+                self._rpc("start_weight_update")
+            self._rpc("update_weights", update_info=update.message())
+            if update.is_last:
+                self._rpc("finish_weight_update")
+                self._wake("kv_cache")
+                self._make_live(version)
 
         return self._command(load)
+
+    def sleep(self) -> Future[None]:
+        """vLLM's sleep mode at the level of the settings: on a GPU the KV cache is given back, and the weights too.
+
+        On the CPU vLLM has no such mode. The same calls then pause its scheduler and empty its caches, and its memory
+        stays. The mode itself was never run here, for want of a GPU.
+        """
+
+        def sleep() -> None:
+            self._engine.sleep(self._sleep_level, mode="keep")
+            self._is_asleep = True
+
+        return self._command(sleep)
 
     def close(self) -> None:
         """Stop the thread after the current step; pending futures fail."""
@@ -134,10 +144,10 @@ class VllmEngine:
         self._release_everybody()
 
     def _obey_commands(self) -> bool:
-        """Run waiting commands; block for one while there is nothing to step. False: stop."""
+        """Run waiting commands; block for one while there is nothing to step, or all sleeps. False: stop."""
         while True:
             try:
-                command = self._commands.get(block=not self._pending)
+                command = self._commands.get(block=self._is_asleep or not self._pending)
             except queue.Empty:
                 return True
             if command is None:
@@ -149,6 +159,20 @@ class VllmEngine:
                 self._failure = error
                 future.set_exception(self._death())
                 raise
+
+    def _wake(self, part: str) -> None:
+        """Take a part of the memory back; the last part ends the sleep."""
+        if self._is_asleep:
+            self._is_asleep = not self._engine.wake_up([part])
+
+    def _make_live(self, version: int) -> None:
+        self._engine.set_weight_version(str(version))
+        if not self._engine.reset_prefix_cache(reset_running_requests=True):
+            raise RolloutError(
+                f"prefix cache not emptied after loading version {version}; stale keys would be used; restart"
+            )
+        self._engine.reset_encoder_cache()
+        self._engine.reset_mm_cache()
 
     def _admit(self, requests: list[_Request], params: list[SamplingParams]) -> None:
         """Hand requests to vLLM, all or none; one that it refuses is the request's fault, not the engine's."""
@@ -165,7 +189,7 @@ class VllmEngine:
             for request_id in admitted:
                 del self._pending[request_id]
             refusal = RolloutError(f"engine refused a request: {error}; its prompt or image is at fault; leave it out")
-            _fail_all([request.future for request in requests], refusal)
+            fail_all([request.future for request in requests], refusal)
 
     def _finish(self, output: Any) -> None:
         if not output.finished:
@@ -218,7 +242,7 @@ class VllmEngine:
 
     def _submit(self, requests: list[_Request], params: list[SamplingParams]) -> None:
         admitted = self._command(partial(self._admit, requests, params))
-        admitted.add_done_callback(lambda done: _fail_all([request.future for request in requests], done.exception()))
+        admitted.add_done_callback(lambda done: fail_all([request.future for request in requests], done.exception()))
 
     def _command(self, action: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -238,32 +262,7 @@ class VllmEngine:
             command = self._commands.get()
             if command is not None:
                 waiting.append(command[1])
-        _fail_all(waiting, self._death())
-
-
-def _all_of(futures: Sequence[Future[T]]) -> Future[list[T]]:
-    """One future for several, which all come from one thread; it fails with the first that fails."""
-    together: Future[list[T]] = Future()
-
-    def note(done: Future[T]) -> None:
-        if together.done():
-            return
-        if error := done.exception():
-            together.set_exception(error)
-        elif all(future.done() for future in futures):
-            together.set_result([future.result() for future in futures])
-
-    for future in futures:
-        future.add_done_callback(note)
-    if not futures:
-        together.set_result([])
-    return together
-
-
-def _fail_all(futures: list[Any], error: BaseException | None) -> None:
-    for future in futures:
-        if error is not None and not future.done():
-            future.set_exception(error)
+        fail_all(waiting, self._death())
 
 
 def _vllm_prompt(request: _Request) -> Any:
