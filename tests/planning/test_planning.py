@@ -1,6 +1,8 @@
 """Plans on named clusters: places, what does not fit and the nearest change, times, and what a user types wrong."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from planning_checks import APART
 
 from tinyr1v_ray.cli.main import main
 from tinyr1v_ray.cluster.assignment import assign_nodes, ray_resources
+from tinyr1v_ray.cluster.host import smallest_gpu
 from tinyr1v_ray.cluster.placement import Placement, check_fits, plan_engines, plan_placement
 from tinyr1v_ray.cluster.shape import parse_cluster
 from tinyr1v_ray.config.base import load_settings, parse_settings, read_yaml
@@ -23,6 +26,7 @@ from tinyr1v_ray.planning.make import make_plan, usual_cluster
 from tinyr1v_ray.planning.plan import PlanRequest
 from tinyr1v_ray.planning.shapes import find_shape
 from tinyr1v_ray.planning.throughput import read_recorded
+from tinyr1v_ray.planning.train_plan import check_shared_gpus
 from tinyr1v_ray.planning.workload import build_workload
 
 pytestmark = pytest.mark.slow
@@ -194,6 +198,125 @@ def test_stated_throughput_is_what_the_time_is_made_of():
         expect={"completion": 100},
     )
     assert overlapped.metrics["seconds"]["step"] == pytest.approx(25.6), "the longer of writing and the rest"
+
+
+ONE = ("rollout.num_engines=1", "learner.num_ranks=1", "reward.num_scorers=1", "learner.zero_stage=2")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "overrides", "layout"),
+    [
+        (
+            "1x1xH200-141GB",
+            (*ONE, "rollout.gpu_memory_share=0.3"),
+            [("node 0", "driver, learner-0 on GPU 0, rollout-0 on GPU 0, scorer-0")],
+        ),
+        (
+            EIGHT,
+            (),
+            [
+                (
+                    "node 0",
+                    "driver, learner-0 to learner-7 on GPU 0-7, rollout-0 to rollout-7 on GPU 0-7, scorer-0 to sc",
+                )
+            ],
+        ),
+        (
+            "4x8xH100-80GB",
+            ("rollout.num_engines=32", "learner.num_ranks=32"),
+            [
+                ("node 0", "driver, learner-0 to learner-7 on GPU 0-7, rollout-0 to rollout-7 on GPU 0-7, scorer-0 to"),
+                ("nodes 1 to 3", "learner-8 to learner-31 on GPU 0-7, rollout-8 to rollout-31 on GPU 0-7"),
+            ],
+        ),
+    ],
+)
+def test_shared_gpus_are_laid_out_and_timed(cluster, overrides, layout):
+    """Each GPU has a rank and its engine, and a step is the sum of its phases at the stated throughput."""
+    num_gpus = int(cluster[0]) * int(cluster[2])
+    known = {"generate": 1_800 * num_gpus, "learn": 1_200 * num_gpus}
+    seen = plan(MATH, *overrides, cluster=cluster, throughput=known, expect={"completion": 200})
+    assert seen.fits, seen.problems
+    [places] = [section.rows for section in seen.sections if section.title == "Placement"]
+    assert len(places) == len(layout)
+    assert all(
+        place == name and told.startswith(words) for (place, told), (name, words) in zip(places, layout, strict=True)
+    )
+    gpus = {place["actor"]: (place["node"], place["gpus"]) for place in seen.metrics["placement"]}
+    assert all(gpus[f"rollout-{index}"] == gpus[f"learner-{index}"] for index in range(num_gpus))
+    seconds = seen.metrics["seconds"]
+    assert seconds["step"] == pytest.approx(512_000 / known["generate"] + 512_000 / known["learn"])
+    assert seen.metrics["gpu_hours"] == pytest.approx(num_gpus * seconds["run"] / 3600)
+    [time_rows] = [section.rows for section in seen.sections if section.title == "Time"]
+    assert time_rows[0][2] == "one after the other, each on all GPUs"
+
+
+def test_engine_and_rank_need_what_one_does_while_the_other_rests():
+    """By hand: on the GPU of both lies the larger of two sums, not the sum of both at work."""
+    seen = plan(MATH, "rollout.gpu_memory_share=0.9")
+    engine, rank = (
+        next(memory for memory in seen.metrics["memory"] if memory["role"] == role)
+        for role in ("engine", "learner rank")
+    )
+    share = 0.9 * 79.1 * 2**30
+    work = ("activations", "image tokens", "logits chunk")
+    resting_rank = sum(size for part, size in rank["most_bytes"].items() if part not in work)
+    needed = share + engine["most_bytes"]["weight transfer"] + resting_rank
+    resting_engine = engine["most_bytes"]["CUDA and NCCL"] + engine["most_bytes"]["activations"]
+    assert needed > resting_engine + sum(rank["most_bytes"].values())
+    assert seen.problems == (
+        f"learner-0 and rollout-0: {needed / 2**30:.0f} GiB at the longest step, the H100-80GB has 79 GiB",
+    )
+
+
+@pytest.mark.parametrize(
+    ("memories_mib", "overrides", "says"),
+    [
+        (
+            (81559, 46068),
+            (),
+            "learner-0 and rollout-0: .* the NVIDIA L40S has 45 GiB; with placement.colocate one works",
+        ),
+        (
+            (81559,),
+            ("rollout.gpu_memory_share=0.9",),
+            "the NVIDIA H100 80GB HBM3 has 80 GiB; .* lower rollout.gpu_memory",
+        ),
+        ((81559,), (), ""),
+    ],
+)
+def test_a_gpu_too_small_for_both_is_refused_before_anything_starts(
+    memories_mib, overrides, says, tmp_path, monkeypatch, capsys
+):
+    names = {81559: "NVIDIA H100 80GB HBM3", 46068: "NVIDIA L40S"}
+    rows = "".join(f"echo '{mib}, {names[mib]}'\n" for mib in memories_mib)
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{rows}")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = load_settings(TrainConfig, MATH, overrides)
+    gpu = smallest_gpu()
+    assert gpu is not None and gpu.memory_gib == pytest.approx(min(memories_mib) / 1024)
+    if not says:
+        check_shared_gpus(config, gpu)
+        return
+    assert main(["train", "--config", str(MATH), *overrides]) == 2
+    printed = capsys.readouterr().err
+    assert re.search(says, printed) and printed.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["nvidia-smi"]
+
+
+def test_sleeping_weights_take_main_memory():
+    kept, dropped = (
+        next(
+            memory
+            for memory in plan(MATH, f"placement.sleep_level={level}").metrics["memory"]
+            if memory["role"] == "engine"
+        )
+        for level in (1, 2)
+    )
+    assert kept["host_bytes"] - dropped["host_bytes"] == pytest.approx(kept["most_bytes"]["weights"])
 
 
 def test_no_time_is_guessed(capsys):

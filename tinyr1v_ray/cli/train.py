@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
+    from tinyr1v_ray.config.train import TrainConfig
+
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the sub-command."""
@@ -43,9 +45,21 @@ def run(options: argparse.Namespace) -> int:
 
     look_here()
     config = load_settings(TrainConfig, options.config, options.overrides)
+    if config.placement.colocate and config.rollout.num_gpus_per_engine:
+        _check_gpus(config)
 
     from tinyr1v_ray.jobs.train.job import TrainRequest, run_training
 
     request = TrainRequest(config, options.resume, options.allow_previous_checkpoint, sys.argv)
     print(run_training(request))
     return 0
+
+
+def _check_gpus(config: TrainConfig) -> None:
+    """By the plan's arithmetic, for the GPUs of this machine where the run starts its cluster here."""
+    from tinyr1v_ray.cluster.connection import cluster_address
+    from tinyr1v_ray.cluster.host import smallest_gpu
+    from tinyr1v_ray.planning.train_plan import check_shared_gpus
+
+    if cluster_address(config.cluster.address) is None and (gpu := smallest_gpu()) is not None:
+        check_shared_gpus(config, gpu)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tinyr1v_ray.cluster.shape import ClusterShape
+from tinyr1v_ray.cluster.shape import Accelerator, ClusterShape
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.errors import ConfigError
-from tinyr1v_ray.planning.fits import fewer, nearest_change
+from tinyr1v_ray.errors import ConfigError, PlacementError
+from tinyr1v_ray.planning.fits import fewer, gpu_problems, nearest_change
 from tinyr1v_ray.planning.plan import Plan, PlanRequest
 from tinyr1v_ray.planning.shapes import find_shape, stand_in_note
 from tinyr1v_ray.planning.throughput import StepTime, read_recorded, stated_throughput, train_time
@@ -41,6 +41,17 @@ def plan_train_settings(config: TrainConfig, request: PlanRequest, cluster: Clus
         settings=config.model_dump(mode="json"),
         warnings=stand_in_note(config.model.path, shape) + _warnings(design, time),
     )
+
+
+def check_shared_gpus(config: TrainConfig, gpu: Accelerator) -> None:
+    """Raise PlacementError where such a GPU cannot hold an engine and the rank that it takes turns with."""
+    roomy = ClusterShape(config.rollout.num_engines, max(1, int(config.rollout.num_gpus_per_engine)), gpu, 4096, 1e6)
+    design = design_training(config, find_shape(config.model.path, own_family=config.model.family), roomy, {})
+    if found := gpu_problems(design.assignment, design.memories, roomy):
+        raise PlacementError(
+            f"{found[0]}; with placement.colocate one works there while the other rests; lower "
+            "rollout.gpu_memory_share, take more ranks, or ask tinyr1v plan"
+        )
 
 
 def _warnings(design: TrainDesign, time: StepTime | None) -> tuple[str, ...]:
