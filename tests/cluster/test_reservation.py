@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,9 @@ class Resident:
 
     def node(self) -> str:
         return ray.get_runtime_context().get_node_id()
+
+    def gpus(self) -> list[str]:
+        return os.environ["CUDA_VISIBLE_DEVICES"].split(",")
 
 
 def specs(role: str, count: int, num_cpus: float) -> tuple[ActorSpec, ...]:
@@ -53,9 +57,9 @@ async def nodes_of(residents: list[Handle[Resident]]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[None]:
-    """Two nodes of four cores, as far as Ray knows."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4})
-    cluster.add_node(num_cpus=4)
+    """Two nodes of four cores and two GPUs, as far as Ray knows."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2})
+    cluster.add_node(num_cpus=4, num_gpus=2)
     ray.init(address=cluster.address, log_to_driver=False)
     try:
         cluster.wait_for_nodes()
@@ -105,5 +109,33 @@ def test_what_finds_no_room_waits_whole_and_goes_on_when_there_is_room(two_nodes
         assert ray.available_resources()["CPU"] == 2.0
     try:
         asyncio.run(engine.started(TIMEOUT_S))
+    finally:
+        reservation.release()
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_an_engine_sees_the_gpus_of_its_ranks_and_so_does_its_replacement(two_nodes: None, width: int) -> None:
+    """Four ranks with a GPU each and engines over one or two of them: two on each node, whichever Ray gave them."""
+    ranks = tuple(ActorSpec("learner", index, 0.5, 1.0, 1) for index in range(4))
+    hosts = [tuple(rank.name for rank in ranks[first : first + width]) for first in range(0, 4, width)]
+    engines = tuple(ActorSpec("rollout", index, 0.5, 0.0, 1, hosts=names) for index, names in enumerate(hosts))
+    reservation = Reservation(Placement(engines, (), ranks), nodes())
+    try:
+        by_name = {rank.name: start(rank, reservation) for rank in ranks}
+
+        def guest(spec: ActorSpec) -> Handle[Resident]:
+            return spawn(spec, Resident, reservation, hosts=[by_name[name] for name in spec.hosts])
+
+        async def seen(residents: list[Handle[Resident]]) -> list[tuple[str, list[str]]]:
+            gpus = await asyncio.gather(*(resident.call(Resident.gpus, TIMEOUT_S) for resident in residents))
+            return list(zip(await nodes_of(residents), gpus, strict=True))
+
+        of_ranks = dict(zip(by_name, asyncio.run(seen(list(by_name.values()))), strict=True))
+        assert len({(node, *gpus) for node, gpus in of_ranks.values()}) == 4
+        expected = [(of_ranks[names[0]][0], [gpu for name in names for gpu in of_ranks[name][1]]) for names in hosts]
+        guests = [guest(engine) for engine in engines]
+        assert asyncio.run(seen(guests)) == expected
+        guests[0].kill()
+        assert asyncio.run(seen([guest(engines[0])])) == expected[:1]
     finally:
         reservation.release()
