@@ -48,7 +48,8 @@ def test_the_three_specialists_have_the_papers_hyper_parameters():
         ("algorithm", "clip_high"): 0.3, ("algorithm", "kl_coefficient"): 0.01, ("learner", "num_minibatches"): 4,
         ("learner", "learning_rate"): 1e-6, ("learner", "weight_decay"): 0.01, ("learner", "max_grad_norm"): 1.0,
         ("learner", "zero_stage"): 3, ("model", "dtype"): "bfloat16", ("model", "train_vision"): True,
-        ("model", "path"): "Qwen/Qwen2.5-VL-3B-Instruct", ("weights", "backend"): "nccl",
+        ("model", "path"): "Qwen/Qwen2.5-VL-3B-Instruct", ("weights", "backend"): "ipc",
+        ("placement", "colocate"): True,
     }  # fmt: skip
     for domain in ("math", "structure", "ocr"):
         [path] = [path for path in CONFIGS if path.stem == f"lipo_{domain}_8gpu"]

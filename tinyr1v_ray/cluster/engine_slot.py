@@ -150,8 +150,8 @@ class EngineSlot:
         reason = " ".join(str(cause).split())[:300]
         if self._source is not None and not self._source.admits_replacements:
             raise EngineDiedError(
-                f"{self.spec.name} died: {reason}; the group that its weights come through cannot take a new member; "
-                "the run goes on from its last checkpoint"
+                f"{self.spec.name} died: {reason}; the way its weights come (nccl, ipc) cannot take a new member; the "
+                "run goes on from its last checkpoint"
             ) from cause
         if self._num_restarts >= self._settings.max_restarts:
             raise RolloutError(
