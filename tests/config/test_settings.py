@@ -15,6 +15,7 @@ from tinyr1v_ray.config.base import (
     write_settings,
 )
 from tinyr1v_ray.config.evaluate import EvaluateConfig
+from tinyr1v_ray.config.kinds import SCHEMAS, kind_of_config
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.config.train import TrainConfig
@@ -37,8 +38,7 @@ def test_every_shipped_config_parses():
     paths = sorted(CONFIGS.rglob("*.yaml"))
     assert paths
     for path in paths:
-        schemas = {"merge": MergeConfig, "evaluate": EvaluateConfig, "recipe": PipelineConfig}
-        assert load_settings(schemas.get(path.name.partition("_")[0], TrainConfig), path), path
+        assert load_settings(SCHEMAS[kind_of_config(read_yaml(path), path.name)], path), path
 
 
 def test_overrides_are_applied_in_order_and_typed():
