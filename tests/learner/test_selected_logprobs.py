@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tinyr1v_ray.learner.logprobs import SelectedLogprobHead, selected_logprobs
 
@@ -57,6 +59,41 @@ def test_chunking_does_not_cost_accuracy_in_bfloat16() -> None:
         (gradient,) = torch.autograd.grad(selected_logprobs(hidden, leaf, targets, 1.0, chunk_tokens).sum(), [leaf])
         errors[chunk_tokens] = float((gradient.double() - exact).norm() / exact.norm())
     assert errors[4] < max(1.5 * errors[256], 0.01)
+
+
+class Made(TorchDispatchMode):
+    """Shape and dtype of every tensor that an operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: set[tuple[tuple[int, ...], torch.dtype]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.tensors.add((tuple(result.shape), result.dtype))
+        return result
+
+
+def test_logits_off_the_cpu_are_made_in_float32_alone() -> None:
+    """The meta device, which has a GPU's products without their numbers, sees no bfloat16 logits beside them."""
+    for device, expected in (("meta", {torch.float32}), ("cpu", {torch.float32, torch.bfloat16})):
+        hidden, weight = (torch.zeros(rows, 8, dtype=torch.bfloat16, device=device) for rows in (6, 30))
+        with torch.no_grad(), Made() as made:
+            selected_logprobs(hidden, weight, torch.zeros(6, dtype=torch.long, device=device), 0.7, 6)
+        assert {dtype for shape, dtype in made.tensors if shape == (6, 30)} == expected
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_bfloat16_on_a_gpu_rounds_no_logits() -> None:
+    """Logits up to 100 that bfloat16 would hold in steps of 0.5; both sides start from the same rounded factors."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(64, 256, generator=generator).bfloat16()
+    weight = (1.5 * torch.randn(1000, 256, generator=generator)).bfloat16()
+    targets = (hidden.double() @ weight.double().T).argmax(dim=1)
+    ours = selected_logprobs(hidden.cuda(), weight.cuda(), targets.cuda(), 1.0, 32).cpu()
+    assert torch.allclose(ours.double(), plain(hidden.double(), weight.double(), targets, 1.0), atol=1e-3, rtol=0)
 
 
 def test_a_frozen_weight_gets_no_gradient() -> None:

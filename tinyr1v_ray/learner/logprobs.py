@@ -64,8 +64,15 @@ def _chunks(num_tokens: int, chunk_tokens: int) -> list[slice]:
 
 
 def _logits(hidden_CH: Tensor, weight_VH: Tensor, temperature: float) -> Tensor:
-    """float32 [C, V], a fresh buffer that the caller may overwrite."""
-    logits_CV = (hidden_CH @ weight_VH.T).float()
+    """float32 [C, V], a fresh buffer that the caller may overwrite.
+
+    A GPU writes the sums of low-precision products, which it has in float32, as they are: no second buffer, and no
+    rounding of logits to steps of 0.125 from 16 on. On the CPU, which has no such product, they are rounded first.
+    """
+    if hidden_CH.dtype == torch.float32 or hidden_CH.is_cpu:
+        logits_CV = (hidden_CH @ weight_VH.T).float()
+    else:
+        logits_CV = torch.mm(hidden_CH, weight_VH.T, out_dtype=torch.float32)
     return logits_CV.div_(temperature) if temperature != 1.0 else logits_CV
 
 
