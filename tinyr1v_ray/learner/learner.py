@@ -16,7 +16,8 @@ from tinyr1v_ray.algorithms.policy_loss import policy_loss
 from tinyr1v_ray.config.learner import LearnerSettings
 from tinyr1v_ray.config.model import ModelSettings
 from tinyr1v_ray.data.processor import load_processor
-from tinyr1v_ray.errors import LearnerError
+from tinyr1v_ray.errors import DeadlineError, LearnerError
+from tinyr1v_ray.learner.deadline import run_within
 from tinyr1v_ray.learner.engine import build_engine, join_ranks
 from tinyr1v_ray.learner.export import write_export
 from tinyr1v_ray.learner.full_weights import FullWeights
@@ -38,7 +39,8 @@ class DeepSpeedLearner:
     """Owns the trained weights of one data-parallel rank.
 
     Masters are float32; arithmetic is as `model.dtype` says. It draws no random numbers: dropout is off and the order
-    of work follows from the batch alone, so a restored learner goes on bit for bit on the same number of ranks.
+    of work follows from the batch alone. So a restored learner goes on as if it had not stopped: on the CPU bit for
+    bit, on GPUs up to rounding, since sums there (those of attention's and indexing's gradients) have no fixed order.
     """
 
     def __init__(
@@ -138,9 +140,21 @@ class DeepSpeedLearner:
         self._engine.step()
         return float(self._engine.get_global_grad_norm()) if grad_norm is None else grad_norm
 
-    def with_weights(self, action: Callable[[PublishedWeights], T]) -> T:
-        """What an action makes of the current weights; where it iterates over them, it must on all ranks."""
-        return action(self._weights)
+    def with_weights(self, action: Callable[[PublishedWeights], T], timeout_s: float) -> T:
+        """What an action makes of the current weights; where it iterates over them, it must on all ranks.
+
+        Raises DeadlineError, which says where this rank stood, when that takes longer than `timeout_s`.
+        """
+        self._weights.at = "before the first tensor"
+        return run_within(timeout_s, lambda: action(self._weights), lambda: self._overdue(action, timeout_s))
+
+    def _overdue(self, action: Callable[[PublishedWeights], T], timeout_s: float) -> DeadlineError:
+        rank, num_ranks = self._membership.rank, self._membership.num_ranks
+        return DeadlineError(
+            f"learner rank {rank} of {num_ranks} was at {type(action).__name__}, {self._weights.at}, after "
+            f"{timeout_s:g} s; a version is on its way that long at most; see what it waited for, or raise "
+            "weights.timeout_s"
+        )
 
     def token_logprobs(self, prompt: Prompt, token_ids_T: np.ndarray) -> np.ndarray:
         """Log-probs of these tokens under the current weights, float32 [T].

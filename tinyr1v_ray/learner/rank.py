@@ -54,7 +54,8 @@ class Membership:
 class PublishedWeights(Protocol):
     """The whole float32 weights under their published names, as one rank sees them.
 
-    Under ZeRO 3 each is gathered when it is asked for, so all ranks must iterate to the end.
+    Under ZeRO 3 each is gathered when it is asked for, so all ranks must iterate to the end. A gather is over before
+    its tensor is handed on.
     """
 
     is_first: bool
@@ -76,8 +77,11 @@ class LearnerRank(Protocol):
     def token_logprobs(self, prompt: Prompt, token_ids_T: np.ndarray) -> np.ndarray:
         """Log-probs (float32 [T]) of these tokens under the current weights, at temperature 1."""
 
-    def with_weights(self, action: Callable[[PublishedWeights], T]) -> T:
-        """What an action makes of the current weights: so a weight transport sends them."""
+    def with_weights(self, action: Callable[[PublishedWeights], T], timeout_s: float) -> T:
+        """What an action makes of the current weights: so a weight transport sends them.
+
+        Raises DeadlineError, with this rank, what it was doing and to which tensor, after `timeout_s`.
+        """
 
     def free_memory(self) -> None:
         """Give back to the device what is only kept for later use."""

@@ -11,13 +11,18 @@ from tinyr1v_ray.types import Prompt
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the completions of a prompt are drawn; `temperature` 0 is greedy, `seed` is the run's."""
+    """How the completions of a prompt are drawn; `temperature` 0 is greedy, `seed` is the run's.
+
+    Without `shares_cache` no other request gets the keys and values that these leave behind: those of the same tokens
+    may differ in their last bits, which the batch decides.
+    """
 
     num_completions: int
     temperature: float
     top_p: float
     max_tokens: int
     seed: int
+    shares_cache: bool = True
 
 
 def group_seed(run_seed: int, prompt: Prompt) -> int:

@@ -9,12 +9,16 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 import numpy as np
 
 from tinyr1v_ray.config.weights import WeightSettings
-from tinyr1v_ray.learner.rank import LearnerRank
+from tinyr1v_ray.learner.rank import LearnerRank, PublishedWeights
 from tinyr1v_ray.rollout.engine import WeightSource, WeightUpdate
-from tinyr1v_ray.types import Prompt
+from tinyr1v_ray.rollout.sampling import Sampling
+from tinyr1v_ray.types import Prompt, RolloutGroup
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_GRACE_S = 10.0
+"""A rank that is late says so itself, with the tensor that it waits for: its caller waits that much longer."""
 
 
 class SendingLearner(Protocol):
@@ -51,8 +55,14 @@ class ReceivingEngines(Protocol):
     async def load_weights(self, version: int, update: WeightUpdate, timeout_s: float) -> None:
         """Make weights live in every engine, and in all that will replace one."""
 
+    async def sample(self, prompt: Prompt, sampling: Sampling) -> RolloutGroup:
+        """One group of one of the engines."""
+
     async def score(self, prompt: Prompt, token_ids_T: np.ndarray, timeout_s: float) -> dict[str, np.ndarray]:
         """Log-probs of given tokens, by engine."""
+
+    def replace(self, engine: str, cause: Exception) -> None:
+        """Start another engine in the place of one, with the same weights; raises when there were too many."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,20 @@ class Edge:
     settings: WeightSettings
     dtype: str
     run_label: str
+
+    async def on_all_ranks(self, action: Callable[[PublishedWeights], T]) -> T:
+        """What the first rank makes of the current weights in an action in which all take part."""
+        timeout_s = self.settings.timeout_s
+        return await self.learner.everywhere(LearnerRank.with_weights, timeout_s + _GRACE_S, action, timeout_s)
+
+    async def on_first_rank(self, action: Callable[[PublishedWeights], T]) -> T:
+        """What the first rank makes of the current weights, alone."""
+        timeout_s = self.settings.timeout_s
+        return await self.learner.first(LearnerRank.with_weights, timeout_s + _GRACE_S, action, timeout_s)
+
+    async def load_weights(self, version: int, update: WeightUpdate) -> None:
+        """Make weights live in every engine."""
+        await self.engines.load_weights(version, update, self.settings.timeout_s + _GRACE_S)
 
 
 class WeightTransport:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tinyr1v_ray.config.folders import why_not_creatable
 from tinyr1v_ray.config.weights import WeightSettings
 from tinyr1v_ray.errors import PlacementError, RunFolderError
-from tinyr1v_ray.learner.rank import LearnerRank, PublishedWeights
+from tinyr1v_ray.learner.rank import PublishedWeights
 from tinyr1v_ray.rollout.engine import WeightSource, WeightUpdate
 from tinyr1v_ray.weight_sync.transport import Edge, WeightTransport
 
@@ -80,9 +80,9 @@ class FileTransport(WeightTransport):
 
     async def send(self, version: int) -> None:
         """Write, load everywhere; then the file of the version before goes."""
-        path, timeout_s = self._folder / f"version-{version:06d}.safetensors", self._edge.settings.timeout_s
-        await self._edge.learner.everywhere(LearnerRank.with_weights, timeout_s, WriteFile(path, version))
-        await self._edge.engines.load_weights(version, FileUpdate(str(path)), timeout_s)
+        path = self._folder / f"version-{version:06d}.safetensors"
+        await self._edge.on_all_ranks(WriteFile(path, version))
+        await self._edge.load_weights(version, FileUpdate(str(path)))
         if self._live is not None and self._live != path:
             self._live.unlink(missing_ok=True)
         self._live = path

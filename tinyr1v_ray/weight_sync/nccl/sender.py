@@ -21,13 +21,16 @@ def join(group: TransferGroup) -> Any:
 
 
 def broadcast(group: TransferGroup, weights: Iterable[tuple[str, torch.Tensor]], dtype: str) -> None:
-    """Send every tensor, packed; returns when the last one has left."""
+    """Send every tensor, packed; returns when the last one has left.
+
+    A buffer is packed of several tensors, each of which may be gone when the next one is asked for: hence the copies.
+    """
     wire_dtype = getattr(torch, dtype)
     packed_nccl_broadcast_producer(
         iterator=iter(weights),
         group=join(group),
         src=0,
-        post_iter_func=lambda named: named[1].to(wire_dtype),
+        post_iter_func=lambda named: named[1].to(wire_dtype, copy=True),
         buffer_size_bytes=PACKED_BUFFER_BYTES,
         num_buffers=NUM_PACKED_BUFFERS,
     )

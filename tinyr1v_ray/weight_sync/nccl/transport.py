@@ -9,7 +9,7 @@ import asyncio
 import collections
 from dataclasses import dataclass
 
-from tinyr1v_ray.learner.rank import LearnerRank, PublishedWeights
+from tinyr1v_ray.learner.rank import PublishedWeights
 from tinyr1v_ray.rollout.engine import WeightUpdate
 from tinyr1v_ray.weight_sync.nccl.group import TransferGroup
 from tinyr1v_ray.weight_sync.transport import Edge, WeightTransport
@@ -79,16 +79,11 @@ class NcclTransport(WeightTransport):
         address, port = await learner.free_endpoint()
         self._group = group = TransferGroup(address, port, engines.num_engines, engines.num_workers_per_engine)
         sources = [group.source(index) for index in range(engines.num_engines)]
-        joining = learner.first(LearnerRank.with_weights, timeout_s, Join(group))
-        await asyncio.gather(joining, engines.connect(sources, timeout_s))
-        self._update = await learner.first(LearnerRank.with_weights, timeout_s, Describe(self._edge.dtype))
+        await asyncio.gather(self._edge.on_first_rank(Join(group)), engines.connect(sources, timeout_s))
+        self._update = await self._edge.on_first_rank(Describe(self._edge.dtype))
 
     async def send(self, version: int) -> None:
         """Broadcast and receive at the same time."""
         assert self._group is not None, "connect comes first"
-        timeout_s = self._edge.settings.timeout_s
         sending = Broadcast(self._group, self._edge.dtype)
-        await asyncio.gather(
-            self._edge.learner.everywhere(LearnerRank.with_weights, timeout_s, sending),
-            self._edge.engines.load_weights(version, self._update, timeout_s),
-        )
+        await asyncio.gather(self._edge.on_all_ranks(sending), self._edge.load_weights(version, self._update))
