@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from tinyr1v_ray.cluster.handle import Handle
@@ -13,7 +14,7 @@ from tinyr1v_ray.cluster.placement import plan_engines
 from tinyr1v_ray.cluster.rollout_pool import RolloutPool
 from tinyr1v_ray.config.engine import EvaluationEngines
 from tinyr1v_ray.config.model import ModelSettings
-from tinyr1v_ray.errors import EngineDiedError, RolloutError
+from tinyr1v_ray.errors import EngineDiedError, RolloutError, WeightSyncError
 from tinyr1v_ray.jobs.train.rollouts import TrainingRollouts
 from tinyr1v_ray.rollout.engine import InferenceEngine, WeightSource, WeightUpdate
 from tinyr1v_ray.rollout.sampling import Sampling
@@ -170,6 +171,24 @@ def test_a_replacement_is_told_where_weights_come_from_and_loads_the_version_tha
 
     assert asyncio.run(run()).prompt.prompt_id == "0"
     assert [engine.told for engine in engines] == [[(source,), (3, update), (4, update)], [(source,), (4, update)]]
+
+
+def test_an_engine_may_be_replaced_for_what_it_answers() -> None:
+    """The next call goes to the new one, which was told the same; one too many ends the run with the cause."""
+    engines = [LocalEngine(at_once), LocalEngine(at_once)]
+    pool, source, update = pool_of(engines, max_restarts=1), WeightSource(), WeightUpdate()
+
+    async def run() -> None:
+        await pool.connect([source], 5.0)
+        await pool.load_weights(3, update, 5.0)
+        pool.replace("rollout-0", WeightSyncError("it differs"))
+        await pool.score(prompts(1)[0], np.array([7]), 5.0)
+        pool.replace("rollout-0", WeightSyncError("it still differs"))
+
+    with pytest.raises(RolloutError, match="it still differs; max_restarts allows 1 "):
+        asyncio.run(run())
+    assert engines[0].told == [(source,), (3, update)]
+    assert engines[1].told[:2] == engines[0].told and len(engines[1].told) == 3
 
 
 def test_an_engine_of_a_group_that_takes_no_new_member_ends_the_attempt() -> None:

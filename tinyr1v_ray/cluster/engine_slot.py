@@ -103,6 +103,10 @@ class EngineSlot:
         self._last_answer_s = time.monotonic()
         return answer.result()
 
+    def replace(self, cause: Exception) -> None:
+        """End the engine that fills the place now, and start another one."""
+        self._replace(self._engine, cause)
+
     def kill(self) -> None:
         """End the engine; no other takes its place."""
         self._is_ended = True

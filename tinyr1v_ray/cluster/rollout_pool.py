@@ -68,6 +68,10 @@ class RolloutPool:
         calls = (slot.result(InferenceEngine.score, timeout_s, prompt, token_ids_T) for slot in self._slots)
         return self._by_name(await asyncio.gather(*calls))
 
+    def replace(self, engine: str, cause: Exception) -> None:
+        """Start another engine in the place of one, with the same weights; raises when there were too many."""
+        next(slot for slot in self._slots if slot.spec.name == engine).replace(cause)
+
     async def peak_memory_mib(self) -> dict[str, float]:
         """Largest resident memory by engine."""
         calls = (slot.peak_memory_mib(_MEMORY_TIMEOUT_S) for slot in self._slots)

@@ -24,5 +24,5 @@ class WeightSettings(Settings):
     timeout_s: PositiveFloat = 300.0
     """Deadline of each phase of an update."""
     canary_tolerance: NonNegativeFloat = 0.0
-    """Largest difference of a fixed prompt's log-probs between engine and learner (nat); 0: 1e-3 in float32, 0.25 in
-    bfloat16."""
+    """Largest difference of a logit between engine and learner, four times that of the mean; 0: learned from the first
+    version, at least 1e-3 in float32 and 0.25 in bfloat16."""

@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
 
-import numpy as np
-
-from tinyr1v_ray.learner.rank import LearnerRank
 from tinyr1v_ray.types import Prompt
-from tinyr1v_ray.weight_sync.agreement import check_agreement
+from tinyr1v_ray.weight_sync.canary import Canary
 from tinyr1v_ray.weight_sync.transport import Edge
 from tinyr1v_ray.weight_sync.transports import TRANSPORTS
 
-DEFAULT_CANARY_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}
-"""Nat. Float32 agrees to 1e-4; in bfloat16 two implementations round differently at every layer."""
+logger = logging.getLogger(__name__)
 
 
 class VerifiedPublisher:
-    """Port `WeightPublisher`: the transport of `weights.backend`, and after each transfer the canary.
+    """Port `WeightPublisher`: the transport of `weights.backend`, and after each transfer the canary."""
 
-    `canary` is a prompt and the tokens whose log-probs engine and learner must agree on; it has an image where the data
-    has images, so that the vision tower is checked too.
-    """
-
-    def __init__(self, edge: Edge, canary: tuple[Prompt, np.ndarray]) -> None:
-        self._edge, self._canary = edge, canary
+    def __init__(self, edge: Edge, prompt: Prompt, max_tokens: int) -> None:
+        self._edge = edge
         self._transport = TRANSPORTS[edge.settings.backend](edge)
-        self._tolerance = edge.settings.canary_tolerance or DEFAULT_CANARY_TOLERANCE[edge.dtype]
+        self._canary = Canary(edge, prompt, max_tokens)
 
     async def connect(self) -> None:
         """Once, before the first version."""
         await self._transport.connect()
 
     async def publish(self, version: int) -> None:
-        """Transfer, then compare; raises WeightSyncError with what differs."""
+        """Transfer, then compare. Engines that differ get the weights once more; if that does not help, replace them.
+
+        Raises WeightSyncError when a replacement differs too, for then the fault is not the engine's.
+        """
         await self._transport.send(version)
-        (prompt, token_ids_T), timeout_s = self._canary, self._edge.settings.timeout_s
-        expected_T, seen = await asyncio.gather(
-            self._edge.learner.everywhere(LearnerRank.token_logprobs, timeout_s, prompt, token_ids_T),
-            self._edge.engines.score(prompt, token_ids_T, timeout_s),
-        )
-        check_agreement(version, expected_T, seen, self._tolerance)
+        found = await self._canary.differing(version)
+        if found:
+            logger.warning("the version is sent again: %s", " | ".join(map(str, found.values())))
+            await self._transport.send(version)
+            found = await self._canary.differing(version)
+        if found:
+            for engine, error in found.items():
+                self._edge.engines.replace(engine, error)
+            found = await self._canary.differing(version)
+        for error in found.values():
+            raise error
 
     def close(self) -> None:
         """Remove what the transport left behind."""

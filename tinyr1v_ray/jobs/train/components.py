@@ -63,7 +63,7 @@ class Components:
         self.rollouts = TrainingRollouts(self.engines, sampling, step_size)
         self.rewards = RewardPool(placement.scorer, config.reward, self._reservation)
         edge = Edge(self.learner, self.engines, config.weights, config.model.dtype, _label(run_folder))
-        self.weights = VerifiedPublisher(edge, inputs.canary)
+        self.weights = VerifiedPublisher(edge, inputs.canary, rollout.max_tokens)
 
     async def start(self, progress: RunProgress) -> None:
         """Wait for engines and learner, which load side by side; on the same devices engines first, which then sleep.

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from tinyr1v_ray.algorithms.advantages import build_advantages
 from tinyr1v_ray.cluster.connection import check_reachable, cluster_address
 from tinyr1v_ray.config.folders import default_cache_folder
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.model_folder import check_model_name, resolve_model_folder
-from tinyr1v_ray.data.processor import PromptProcessor, load_processor
+from tinyr1v_ray.data.processor import load_processor
 from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_table
 from tinyr1v_ray.data.sources import check_source
 from tinyr1v_ray.rewards.score import build_scorer, check_domains
@@ -22,19 +20,18 @@ from tinyr1v_ray.telemetry.sinks import import_wandb
 from tinyr1v_ray.types import Prompt
 from tinyr1v_ray.weight_sync.transports import TRANSPORTS
 
-MAX_CANARY_TOKENS = 32
 MAX_CANARY_SEARCH = 1000
 """Items among which one with an image is looked for, so that the canary checks the vision tower too."""
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run reads. `held_out` are the items of summary and slice; `canary` is a prompt and its answer's tokens."""
+    """What a run reads. `held_out` are the items of summary and slice; `canary` has an image if any prompt has."""
 
     model_folder: Path
     train: PromptTable
     held_out: tuple[Prompt, ...]
-    canary: tuple[Prompt, np.ndarray]
+    canary: Prompt
     stop_ids: tuple[int, ...]
     max_images: int
 
@@ -88,13 +85,7 @@ def load_inputs(config: TrainConfig) -> RunInputs:
         model_folder=model_folder,
         train=train,
         held_out=held_out,
-        canary=(canary, _canary_tokens(processor, canary)[: config.rollout.max_tokens]),
+        canary=canary,
         stop_ids=processor.eos_token_ids,
         max_images=max(train.max_images, *(len(prompt.images) for prompt in held_out), 1),
     )
-
-
-def _canary_tokens(processor: PromptProcessor, prompt: Prompt) -> np.ndarray:
-    """The reference answer and the end token: what they are matters little, that they are fixed does."""
-    token_ids = processor.plain_ids(prompt.answer)[: MAX_CANARY_TOKENS - 1]
-    return np.array([*token_ids, processor.eos_token_ids[0]], np.int32)

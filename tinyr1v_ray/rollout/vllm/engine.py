@@ -37,12 +37,16 @@ _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
 
 @dataclass(frozen=True)
 class _Request:
-    """What vLLM works on: a prompt and the completion tokens that it is given."""
+    """What vLLM works on: a prompt and the completion tokens that it is given.
+
+    Keys and values of requests that share a cache are found by others of the same tokens.
+    """
 
     prompt: Prompt
     given_token_ids: tuple[int, ...]
     future: Future[Any]
     convert: Callable[[RequestOutput], Any]
+    shares_cache: bool = False
 
 
 class VllmEngine:
@@ -70,7 +74,8 @@ class VllmEngine:
 
     def generate(self, prompts: list[Prompt], sampling: Sampling) -> Future[list[RolloutGroup]]:
         """A group for each prompt; all are admitted before the next engine step."""
-        requests = [_Request(prompt, (), Future(), partial(self._group, prompt)) for prompt in prompts]
+        shares_cache = sampling.shares_cache
+        requests = [_Request(prompt, (), Future(), partial(self._group, prompt), shares_cache) for prompt in prompts]
         groups = all_of([request.future for request in requests])
         self._submit(requests, [self._sampling_params(prompt, sampling) for prompt in prompts])
         return groups
@@ -267,6 +272,8 @@ class VllmEngine:
 
 def _vllm_prompt(request: _Request) -> Any:
     prompt: dict[str, Any] = {"prompt_token_ids": [*request.prompt.token_ids, *request.given_token_ids]}
+    if not request.shares_cache:
+        prompt["cache_salt"] = "alone"
     if request.prompt.images:
         prompt["multi_modal_data"] = {"image": [open_image(image) for image in request.prompt.images]}
     return prompt
