@@ -46,7 +46,12 @@ SIZES = [
     "learner.num_cpus_per_rank=0.3",
     "checkpoint.every_n_steps=1",
 ]
-NO_GPU = ["rollout.num_gpus_per_engine=0", "learner.num_gpus_per_rank=0", "weights.backend=cpu_file"]
+NO_GPU = [
+    "rollout.num_gpus_per_engine=0",
+    "learner.num_gpus_per_rank=0",
+    "weights.backend=cpu_file",
+    "placement.colocate=false",  # three engines are much for two cores; turns are tested in test_colocated.py
+]
 
 
 def test_settings_for_eight_gpus_run_scaled_to_the_miniature(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinyr1v_ray.learner.rank import LearnerRank, PublishedWeights
+from tinyr1v_ray.learner.rank import PublishedWeights
 from tinyr1v_ray.weight_sync.ipc.chunks import CHUNK_BYTES, IpcChunk, IpcSource, chunks_of
 from tinyr1v_ray.weight_sync.transport import Edge, WeightTransport
 
@@ -55,16 +55,15 @@ class IpcTransport(WeightTransport):
 
     async def connect(self) -> None:
         """Nobody waits for anybody: a handle comes with each chunk."""
-        learner, engines, timeout_s = self._edge.learner, self._edge.engines, self._edge.settings.timeout_s
-        await engines.connect([IpcSource() for _ in range(engines.num_engines)], timeout_s)
-        shapes = await learner.first(LearnerRank.with_weights, timeout_s, ListTensors())
+        engines = self._edge.engines
+        await engines.connect([IpcSource() for _ in range(engines.num_engines)], self._edge.settings.timeout_s)
+        shapes = await self._edge.on_first_rank(ListTensors())
         self._chunks = chunks_of(shapes, self._edge.dtype, CHUNK_BYTES)
 
     async def send(self, version: int) -> None:
         """Fill, load everywhere, fill again."""
-        learner, engines, timeout_s = self._edge.learner, self._edge.engines, self._edge.settings.timeout_s
         buffer_bytes = max(chunk.num_bytes for chunk in self._chunks)
         for chunk in self._chunks:
-            filled = await learner.everywhere(LearnerRank.with_weights, timeout_s, Fill(chunk, buffer_bytes))
-            await engines.load_weights(version, filled, timeout_s)
-        await learner.everywhere(LearnerRank.with_weights, timeout_s, Release())
+            filled = await self._edge.on_all_ranks(Fill(chunk, buffer_bytes))
+            await self._edge.load_weights(version, filled)
+        await self._edge.on_all_ranks(Release())
