@@ -76,12 +76,14 @@ class BothEnds:
     def __init__(self) -> None:
         self.calls: list[Any] = []
 
-    async def first(self, method: object, timeout_s: float, action: ListTensors) -> dict[str, tuple[int, ...]]:
+    async def first(
+        self, method: object, timeout_s: float, action: ListTensors, _: float
+    ) -> dict[str, tuple[int, ...]]:
         return action(cast(Any, self))
 
     shapes = SHAPES
 
-    async def everywhere(self, method: object, timeout_s: float, action: Fill | Release) -> IpcChunk | None:
+    async def everywhere(self, method: object, timeout_s: float, action: Fill | Release, _: float) -> IpcChunk | None:
         await asyncio.sleep(0)
         self.calls.append(("fill", action.chunk.names) if isinstance(action, Fill) else "release")
         return replace(action.chunk, ipc_handles={"GPU-1": ()}) if isinstance(action, Fill) else None
