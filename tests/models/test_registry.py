@@ -33,6 +33,10 @@ def test_each_family_is_found_by_its_architectures_and_named_by_one_only() -> No
     ("config", "seen"),
     [
         ({"architectures": ["LlamaForCausalLM"]}, "has the architecture LlamaForCausalLM in"),
+        (
+            {"architectures": ["Qwen3MoeForCausalLM"]},
+            "has the architecture Qwen3MoeForCausalLM, a mixture of experts, which no test has trained, in",
+        ),
         ({"architectures": []}, "names no architecture in"),
         ({}, "names no architecture in"),
     ],

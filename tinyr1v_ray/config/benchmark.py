@@ -33,12 +33,14 @@ class JudgeSettings(Settings):
 
 
 class UserBenchmarkSettings(Settings):
-    """A custom benchmark: a TSV with index, image (base64) or image_path, and these columns."""
+    """A custom benchmark: a TSV with index, image (base64) or image_path where it has images, and these columns."""
 
     file: str
     """Name of the TSV in the data folder."""
     metric: str
     """One of exact, choice, relaxed, math, contains, yes_no, typed, reward_math, reward_structure, reward_ocr."""
+    images: bool = True
+    """Whether its items have images; false for questions in words alone."""
     question_column: str = "question"
     """Column with the question; columns A, B, ... hold its options."""
     answer_column: str = "answer"

@@ -14,7 +14,7 @@ class ModelSettings(Settings):
     """The base model."""
 
     path: Folder = "miniature"
-    """Folder or hub name of a model (Qwen2.5-VL); `miniature` is the one that the package ships."""
+    """Folder or hub name of a model of a known family; `miniature` is the one that the package ships."""
     family: str = ""
     """Custom family as `package.module:class`; empty: one that the package knows."""
     dtype: Literal["float32", "bfloat16"] = "float32"

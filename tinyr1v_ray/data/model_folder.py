@@ -92,14 +92,11 @@ def folder_family(folder: Path, own_family: str = "") -> ModelFamily:
 
 def check_model_folder(folder: Path, own_family: str = "") -> None:
     """Whether the parts are there, of a known family, and every token has an embedding; raises ModelError."""
-    for part, choices in _REQUIRED.items():
-        if not any(all((folder / name).is_file() for name in names) for names in choices):
-            wanted = " or ".join(" and ".join(names) for names in choices)
-            raise ModelError(
-                f"model folder {folder} has no {part}; it holds {wanted}; save the {part} there or correct model.path"
-            )
+    _check_part(folder, "configuration")
     config = read_json(folder / "config.json")
     family = find_family(config, str(folder), own_family)
+    for part in ("tokenizer", "processor", "weights") if family.image_token else ("tokenizer", "weights"):
+        _check_part(folder, part)
     tokens = _token_ids(folder)
     num_rows = _num_embedding_rows(folder, config, family)
     largest = max(tokens, key=tokens.__getitem__)
@@ -109,10 +106,19 @@ def check_model_folder(folder: Path, own_family: str = "") -> None:
             f"({largest!r}); every token has a row; use the tokenizer that the model was trained with"
         )
     image_id = config.get("image_token_id")
-    if tokens.get(family.image_token) is None or image_id != tokens[family.image_token]:
+    if family.image_token and (image_id is None or image_id != tokens.get(family.image_token)):
         raise ModelError(
             f"model folder {folder} has image_token_id {image_id} but its tokenizer has {family.image_token} at "
             f"{tokens.get(family.image_token)}; they are the same; use the tokenizer that the model was trained with"
+        )
+
+
+def _check_part(folder: Path, part: str) -> None:
+    choices = _REQUIRED[part]
+    if not any(all((folder / name).is_file() for name in names) for names in choices):
+        wanted = " or ".join(" and ".join(names) for names in choices)
+        raise ModelError(
+            f"model folder {folder} has no {part}; it holds {wanted}; save the {part} there or correct model.path"
         )
 
 

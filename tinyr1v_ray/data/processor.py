@@ -38,7 +38,8 @@ _NUM_SIZES = 256
 class PromptProcessor:
     """Turns questions into token ids and images into what the model's family makes of them.
 
-    `eos_token_ids` are all ids that end an answer (generation config first), `image_token_id` is the placeholder.
+    `eos_token_ids` are all ids that end an answer (generation config first), `image_token_id` is the placeholder, -1
+    where the family reads text alone.
     Raises ModelError when transformers cannot load the folder or the template is missing.
     """
 
@@ -52,19 +53,26 @@ class PromptProcessor:
             raise ModelError(
                 f"processor of {folder} cannot be loaded: {reason}; it is a {self.family.name}'s; restore it"
             ) from error
-        self.tokenizer = self.processor.tokenizer
+        self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
         if not getattr(self.processor, "chat_template", None):
             raise ModelError(
                 f"model folder {folder} has no chat template; prompts are made by it; add chat_template.jinja"
             )
-        self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.family.image_token))
+        self.image_token_id = -1
+        if self.reads_images:
+            self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.family.image_token))
         self.image_tokens = lru_cache(maxsize=_NUM_SIZES)(partial(self.family.image_tokens, self.processor))
         self.eos_token_ids = _eos_token_ids(folder, self.tokenizer)
         pad = self.tokenizer.pad_token_id
         self.pad_token_id = int(self.eos_token_ids[0] if pad is None else pad)
 
+    @property
+    def reads_images(self) -> bool:
+        """Whether a prompt may have images."""
+        return bool(self.family.image_token)
+
     def num_image_tokens(self, width_px: int, height_px: int) -> int:
-        """Tokens that the language model sees for an image."""
+        """Tokens that the language model sees for an image; raises DataError where the family reads text alone."""
         return len(self.image_tokens(width_px, height_px))
 
     def render(self, question: str, num_images: int, system_prompt: str = "", history: Sequence[Turn] = ()) -> str:
@@ -77,9 +85,10 @@ class PromptProcessor:
         if system_prompt and turns[0].role != "system":
             turns = [Turn("system", system_prompt), *turns]
         guarded = [Turn(turn.role, self._guarded(turn.content)) for turn in turns]
-        return self.processor.apply_chat_template(
-            _with_images(guarded, num_images), tokenize=False, add_generation_prompt=True
-        )
+        messages = _with_images(guarded, num_images)
+        if not self.reads_images:  # templates of language models take texts, not parts
+            messages = [{**message, "content": _text_of(message["content"])} for message in messages]
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def encode(self, text: str, num_images: int) -> tuple[int, ...]:
         """Token ids with one placeholder per image; raises DataError when the template makes another number."""
@@ -187,6 +196,10 @@ def _interleave(text: str) -> list[dict[str, str]]:
         content += [{"type": "image"}] if index else []
         content += [{"type": "text", "text": piece}] if piece else []
     return content
+
+
+def _text_of(content: str | list[dict[str, str]]) -> str:
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 def _with_guard(found: re.Match[str]) -> str:

@@ -177,21 +177,23 @@ def build_prompt_table(
     if not names:
         raise DataError(f"data.{purpose} is empty; it names at least one source; name a file or miniature:ocr")
     sources = [load_source(name, purpose, options.cache_folder) for name in names]
-    readers = tuple(ItemReader(each, source) for each, source in _told_apart(settings, sources, purpose, options))
+    told_apart = _told_apart(settings, sources, purpose, options, processor.reads_images)
+    readers = tuple(ItemReader(each, source) for each, source in told_apart)
     return PromptTable(settings, readers, processor, options)
 
 
 def _told_apart(
-    settings: DataSettings, sources: Sequence[Source], purpose: str, options: TableOptions
+    settings: DataSettings, sources: Sequence[Source], purpose: str, options: TableOptions, reads_images: bool
 ) -> Iterator[tuple[DataSettings, Source]]:
     """The settings for each source: where only some have the image column, the others are without images.
 
     Where none has it, those for the other purpose are asked; where these do not, either, the name is at fault, which
-    `ItemReader` says. Raises DataError for a source that seems to have its images under another name.
+    `ItemReader` says; a model that reads text alone needs no such column. Raises DataError for a source that seems to
+    have its images under another name.
     """
     column = settings.image_column
     lacking = [source for source in sources if column and not has_column(source, column)]
-    if lacking and len(lacking) == len(sources):
+    if reads_images and lacking and len(lacking) == len(sources):
         other, names = ("evaluation", settings.evaluation) if purpose == "train" else ("train", settings.train)
         if not any(has_column(load_source(name, other, options.cache_folder), column) for name in names):
             lacking = []
@@ -203,5 +205,6 @@ def _told_apart(
                     f"data source {source.name} has no column {column!r} but one named {other_name[0]!r}; images have "
                     "one name in all sources; rename it, or remove it where it holds none"
                 )
-            _logger.warning("%s has no column %r: its items are asked without images", source.name, column)
+            if reads_images:
+                _logger.warning("%s has no column %r: its items are asked without images", source.name, column)
         yield (without if source in lacking else settings), source

@@ -57,7 +57,7 @@ class ModelFamily(Protocol):
     architectures: tuple[str, ...]
     """Values of `architectures` in config.json that are this family's."""
     image_token: str
-    """The token that stands once for an image in a prompt."""
+    """The token that stands once for an image in a prompt; empty where the family reads text alone."""
     num_position_axes: int
     """A: 3 where rotary positions have time, row and column, 1 where a position is a number."""
     published: Mapping[str, Mapping[str, Any]]
@@ -67,7 +67,10 @@ class ModelFamily(Protocol):
         """The class of transformers, with a vocabulary head."""
 
     def load_processor(self, folder: Path, settings: ModelSettings) -> Any:
-        """transformers' processor under the settings' pixel limits: chat template, tokenizer, image processor."""
+        """transformers' processor under the settings' pixel limits: chat template, tokenizer, image processor.
+
+        Where the family reads text alone, its tokenizer.
+        """
 
     def image_tokens(self, processor: Any, width_px: int, height_px: int) -> ImageTokens:
         """What an image of this size becomes, without its pixels; as the engine expands the placeholder."""

@@ -10,8 +10,13 @@ from tinyr1v_ray.config.custom_function import load_function
 from tinyr1v_ray.errors import ConfigError, ModelError
 from tinyr1v_ray.models.family import ModelFamily
 from tinyr1v_ray.models.qwen2_5_vl import Qwen25VL
+from tinyr1v_ray.models.qwen_text import Qwen3, Qwen25
 
-FAMILIES: tuple[ModelFamily, ...] = (Qwen25VL(),)
+FAMILIES: tuple[ModelFamily, ...] = (
+    Qwen25VL(),
+    Qwen25(),
+    Qwen3(),
+)
 
 
 def find_family(config: Mapping[str, Any], owner: str, own: str = "") -> ModelFamily:
@@ -25,6 +30,8 @@ def find_family(config: Mapping[str, Any], owner: str, own: str = "") -> ModelFa
         if set(architectures) & set(family.architectures):
             return family
     seen = f"has the architecture {', '.join(map(str, architectures))}" if architectures else "names no architecture"
+    if "moe" in str(architectures).lower():
+        seen += ", a mixture of experts, which no test has trained,"
     known = ", ".join(f"{family.name} ({', '.join(family.architectures)})" for family in families)
     raise ModelError(
         f"model {owner} {seen} in its config.json; known are {known}; name a model of these, or set model.family to a "

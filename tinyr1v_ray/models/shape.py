@@ -30,7 +30,15 @@ class VisionShape:
     patches_per_token: int
     """Patches that become one token of the language model."""
     pixels_per_token: int
-    """Pixels that become one token of the language model."""
+    """Pixels that become one token of the language model; 0 where there is no tower."""
+
+    def max_tokens(self, max_pixels: int) -> int:
+        """Tokens of the largest image, marks around it left out."""
+        return max_pixels // self.pixels_per_token if self.pixels_per_token else 0
+
+
+NO_VISION = VisionShape(0, 0, 0, 0, 0, 0)
+"""Of a model that reads text alone."""
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ def _lengths(config: EvaluateConfig, shape: ModelShape, expect: Mapping[str, flo
     room = config.model.max_length - config.sampling.max_tokens
     own = [MINIATURE_TOKENS.get(name.removeprefix(MINIATURE)) for name in config.benchmarks]
     known = [pair for pair in own if pair]
-    bound = min(config.model.max_pixels // shape.vision.pixels_per_token, room)
-    image = sum(pair[1] for pair in known) / len(known) if known else MEAN_IMAGE_SHARE * bound
+    bound = min(shape.vision.max_tokens(config.model.max_pixels), room)
+    image = min(sum(pair[1] for pair in known) / len(known), bound) if known else MEAN_IMAGE_SHARE * bound
     prompt = sum(pair[0] for pair in known) / len(known) if known else image + MEAN_TEXT_TOKENS
     assumed = min(MEAN_COMPLETION_SHARE * config.sampling.max_tokens, MEAN_COMPLETION_TOKENS)
     completion = expect.get("completion", assumed)

@@ -111,7 +111,7 @@ def build_workload(config: TrainConfig, shape: ModelShape, expect: Mapping[str, 
 def longest_lengths(config: TrainConfig, shape: ModelShape) -> Lengths:
     """Bounds of the settings: a prompt may fill what the longest completion leaves."""
     prompt = config.model.max_length - config.rollout.max_tokens
-    image = min(config.model.max_pixels // shape.vision.pixels_per_token, prompt) if config.data.image_column else 0
+    image = min(shape.vision.max_tokens(config.model.max_pixels), prompt) if config.data.image_column else 0
     return Lengths(prompt, image, config.rollout.max_tokens)
 
 

@@ -75,7 +75,8 @@ def accuracy_score(items: Sequence[BenchmarkItem], correct: Sequence[bool]) -> d
 class Benchmark:
     """A benchmark in VLMEvalKit's layout.
 
-    `files` are the names its TSV goes by. `columns` must be in the file, besides index, question, answer and an image.
+    `files` are the names its TSV goes by. `columns` must be in the file, besides index, question, answer and, unless
+    `images` is False, an image.
     `score` makes the official scores (`score` on 0-100, and parts) of one answer per item, in the items' order.
     `group` names what belongs together (MME's pairs): a limited evaluation never tears a group, and comparisons of
     models draw whole groups. `metric` is the name of a shared grading rule, empty where the benchmark has its own.
@@ -95,6 +96,7 @@ class Benchmark:
     score: Callable[[Sequence[BenchmarkItem], Sequence[bool]], dict[str, float]] = accuracy_score
     group: Callable[[BenchmarkItem], str] = lambda item: item.index
     metric: str = ""
+    images: bool = True
     rule: OfficialRule | None = None
     hidden_key: Callable[[Mapping[str, str]], str] | None = None
 

@@ -38,14 +38,15 @@ def load_items(benchmark: Benchmark, path: Path, image_folder: Path, max_megapix
     """Every row as an item. One row's pictures are in memory at a time.
 
     An item with an unreadable image or an empty key keeps its place and has `failure` set. Raises DataError for a bad
-    table (see `read_tsv`), a table without images, rows or keys, and for two rows with the same index.
+    table (see `read_tsv`), a table without rows, keys or the images that it should have, and for two rows with the same
+    index.
     """
     keys = () if benchmark.hidden_key else (benchmark.answer_column,)
     required = ("index", benchmark.question_column, *keys, *benchmark.columns)
     images = _RowImages(path, image_folder, max_megapixels)
     items: dict[str, BenchmarkItem] = {}
     for row in read_tsv(path, required):
-        if not set(_IMAGE_COLUMNS) & row.keys():
+        if benchmark.images and not set(_IMAGE_COLUMNS) & row.keys():
             raise DataError(f"benchmark file {path} has no column image or image_path; items have images; restore it")
         if benchmark.metric == "choice" and not set(ascii_uppercase) & row.keys():
             raise DataError(
@@ -56,7 +57,7 @@ def load_items(benchmark: Benchmark, path: Path, image_folder: Path, max_megapix
         if not item.index or item.index in items:
             what = f"twice the index {item.index!r}" if item.index else "a row without an index"
             raise DataError(f"benchmark file {path} has {what}; each row has its own; correct the file")
-        items[item.index] = images.attach(item, row)
+        items[item.index] = images.attach(item, row) if benchmark.images else item
     found = [images.resolve(item) for item in items.values()]
     _check_keys(path, found)
     return found

@@ -43,6 +43,8 @@ class UserBenchmark(Protocol):
     @property
     def metric(self) -> str: ...
     @property
+    def images(self) -> bool: ...
+    @property
     def question_column(self) -> str: ...
     @property
     def answer_column(self) -> str: ...
@@ -89,4 +91,5 @@ def _user_benchmark(name: str, described: UserBenchmark) -> Benchmark:
         answer_column=described.answer_column,
         category_column=described.category_column,
         metric=described.metric,
+        images=described.images,
     )

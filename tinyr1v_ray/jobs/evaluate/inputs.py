@@ -66,6 +66,11 @@ def load_evaluation(config: EvaluateConfig, benchmarks: Sequence[Benchmark], out
         rows = [
             asker.ask(item) for item in _limited(_items(config, benchmark, image_folder(output)), benchmark, config)
         ]
+        if not processor.reads_images and any(stored.item.images for stored, _ in rows):
+            raise DataError(
+                f"benchmark {benchmark.name} shows images and {model_folder} is a {processor.family.name}, which reads "
+                "text alone; a model is asked what it can read; leave the benchmark out or name another model"
+            )
         items[benchmark.name] = tuple(stored for stored, _ in rows)
         prompts[benchmark.name] = {stored.item.index: prompt for stored, prompt in rows if prompt is not None}
     return EvaluationInputs(model_folder, items, prompts, processor.eos_token_ids)
