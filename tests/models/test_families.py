@@ -25,7 +25,7 @@ from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.images import inspect_image, open_image, store_image
 from tinyr1v_ray.data.model_folder import resolve_model_folder
 from tinyr1v_ray.data.processor import PromptProcessor
-from tinyr1v_ray.errors import DataError
+from tinyr1v_ray.errors import DataError, ModelError
 from tinyr1v_ray.learner import micro_batch as micro_batches
 from tinyr1v_ray.learner.micro_batch import build_micro_batch
 from tinyr1v_ray.learner.pixels import PixelCache
@@ -35,8 +35,10 @@ from tinyr1v_ray.merging.local_run import local_runner
 from tinyr1v_ray.merging.session import PreparedMerge, Silent, prepare_merge, run_merge
 from tinyr1v_ray.models.loading import load_model
 from tinyr1v_ray.models.registry import FAMILIES
+from tinyr1v_ray.models.text_only import TextOnly
 from tinyr1v_ray.planning.shapes import find_shape
 from tinyr1v_ray.rollout.sampling import Sampling
+from tinyr1v_ray.rollout.vllm.arguments import engine_arguments
 from tinyr1v_ray.rollout.vllm.engine import VllmEngine
 from tinyr1v_ray.types import Completion, Finish, ImageRef, Minibatch, Prompt, TrainBatch, TrainGroup, TrainRow
 from tinyr1v_ray.weight_sync.cpu_file.transport import FileSource, FileUpdate
@@ -50,6 +52,28 @@ Asked = list[tuple[Prompt, np.ndarray]]
 
 def test_every_known_architecture_is_proven() -> None:
     assert set(WRITERS) == {architecture for family in FAMILIES for architecture in family.architectures}
+
+
+class Nobodys(TextOnly):
+    """A family of which vLLM knows nothing."""
+
+    name = "Nobody's"
+    architectures = ("NobodysForCausalLM",)
+
+
+def test_a_family_that_vllm_lacks_is_one_line(tmp_path: Path) -> None:
+    WRITERS["Qwen3ForCausalLM"](tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"architectures": list(Nobodys.architectures), "model_type": "nobodys"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    run = make_config()
+    model = run.model.model_copy(update={"family": "test_families:Nobodys"})
+    settings = run.rollout.engine_settings(model, 0, run.weights)
+    with pytest.raises(
+        ModelError, match=rf"{tmp_path} is a Nobody's, which the installed vLLM .* lacks; .*"
+    ) as refused:
+        engine_arguments(settings, tmp_path, 1)
+    assert "\n" not in str(refused.value)
 
 
 def picture(width_px: int, height_px: int) -> Image.Image:
@@ -343,4 +367,7 @@ def test_its_size_is_planned_from_its_config_alone(base: Path, processor: Prompt
     named = {processor.family.published_name(name): dims for name, dims in shape.tensors}
     assert named == {name: tuple(tensor.shape) for name, tensor in own.items()}
     assert shape.num_vision_parameters == sum(own[name].numel() for name in vision_names(base, processor))
-    assert (shape.hidden_size, shape.num_layers, shape.kv_size, shape.max_positions) == (64, 2, 32, 512)
+    config = json.loads((base / "config.json").read_text())
+    text = config.get("text_config") or config
+    assert (shape.hidden_size, shape.num_layers) == (text["hidden_size"], text["num_hidden_layers"])
+    assert (shape.kv_size, shape.max_positions) == (32, 512)

@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import own_family as toy
 import pytest
-import toy_family
 
 from tinyr1v_ray.errors import ConfigError, ModelError
 from tinyr1v_ray.models.family import ModelFamily
 from tinyr1v_ray.models.registry import FAMILIES, find_family, own_family
 
 
-class OwnQwen(toy_family.Idefics3):
+class OwnQwen(toy.Llama):
     """One that goes before the package's."""
 
     architectures = FAMILIES[0].architectures
@@ -32,7 +32,7 @@ def test_each_family_is_found_by_its_architectures_and_named_by_one_only() -> No
 @pytest.mark.parametrize(
     ("config", "seen"),
     [
-        ({"architectures": ["LlamaForCausalLM"]}, "has the architecture LlamaForCausalLM in"),
+        ({"architectures": ["GemmaForCausalLM"]}, "has the architecture GemmaForCausalLM in"),
         (
             {"architectures": ["Qwen3MoeForCausalLM"]},
             "has the architecture Qwen3MoeForCausalLM, a mixture of experts, which no test has trained, in",
@@ -51,10 +51,10 @@ def test_a_model_of_no_known_family_is_one_line_that_names_the_known(config: dic
 
 def test_a_family_of_ones_own_goes_first_and_is_named_among_the_known() -> None:
     config = {"architectures": list(FAMILIES[0].architectures)}
-    assert find_family(config, "x", "test_registry:OwnQwen").name == "Idefics3"
+    assert find_family(config, "x", "test_registry:OwnQwen").name == "Llama"
     assert find_family(config, "x") is FAMILIES[0]
-    with pytest.raises(ModelError, match=r"known are .*, Idefics3 \(Idefics3ForConditionalGeneration\)"):
-        find_family({}, "x", "toy_family:Idefics3")
+    with pytest.raises(ModelError, match=r"known are .*, Llama \(LlamaForCausalLM\)"):
+        find_family({}, "x", "own_family:Llama")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 transformers has written Qwen2.5-VL in two layouts, flat (`model.layers.`, `visual.`) and composite
 (`model.language_model.layers.`, `model.visual.`). Matching by raw name merges nothing between the two and says nothing;
-so every name is brought to the composite layout first.
+so every name is brought to the composite layout first, also those of families that name their parts otherwise.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ _PREFIXES = (
     ("model.lm_head.", "lm_head."),
     ("language_model.model.", "model.language_model."),
     ("visual.", "model.visual."),
+    ("model.text_model.", "model.language_model."),
+    ("model.vision_model.", "model.visual."),
+    ("model.connector.", "model.visual.merger."),
 )
 _WRAPPED = re.compile(r"\.(modules_to_save(\.default)?|base_layer)\.")
 """What peft puts between a module's name and a parameter's."""
@@ -40,6 +43,8 @@ def canonical_name(name: str) -> str:
     'model.visual.blocks.1.attn.qkv.weight'
     >>> canonical_name("base_model.model.lm_head.base_layer.weight")
     'lm_head.weight'
+    >>> canonical_name("model.connector.modality_projection.proj.weight")
+    'model.visual.merger.modality_projection.proj.weight'
     """
     name = _WRAPPED.sub(".", name)
     for prefix, replacement in _PREFIXES:
@@ -74,7 +79,7 @@ def kind_of(name: str, num_dimensions: int) -> Kind:
     """The kind of a tensor, from its canonical name and its number of dimensions."""
     if name == HEAD:
         return "head"
-    if "embed_tokens" in name or "pos_embed" in name:
+    if "embed_tokens" in name or "pos_embed" in name or "position_embedding" in name:
         return "embedding"
     if _NORM.search(name):
         return "norm"

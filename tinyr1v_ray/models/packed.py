@@ -15,8 +15,8 @@ class PackedInputs:
     """Rows of several prompts and completions, on one device (`learner/micro_batch.py` says how they are packed).
 
     `segment_RL` numbers the prompts of a row (padding -1), `branch_RL` is 0 on a prompt and 1..k on its completions;
-    `is_plain` rows hold one completion each, padded on the right. `image_slot_N` are places in [R * L] that take row
-    `feature_N` of the encoded images. `pixels` None means that there is no image.
+    `is_plain` rows hold one completion each, padded on the right. `image_slot_N` are places in [R * L], ascending, that
+    take row `feature_N` of the encoded images. `pixels` None means that there is no image.
     """
 
     token_ids_RL: Tensor
@@ -50,6 +50,11 @@ class PackedInputs:
         place_RL = prompt_RL + self.branch_RL
         sees_RLL = (place_RL[:, None, :] == place_RL[:, :, None]) | (place_RL[:, None, :] == prompt_RL[:, :, None])
         return sees_RLL.tril_()[:, None]
+
+    def image_mask(self) -> Tensor:
+        """bool [R, L], True where an encoded image goes; read row by row, these places take the rows `feature_N`."""
+        places = self.token_ids_RL.new_zeros(self.token_ids_RL.numel(), dtype=torch.bool)
+        return places.index_fill(0, self.image_slot_N, True).view_as(self.token_ids_RL)
 
     def with_features(self, embeds_RLH: Tensor, features_NH: Tensor) -> Tensor:
         """Embeddings with encoded images in their places; without images, features of a blank one count zero times.

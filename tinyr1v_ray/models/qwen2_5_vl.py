@@ -96,7 +96,7 @@ class Qwen25VL:
         """The class's own forward pass, with our places of images, positions and mask."""
         language_model = model.model.language_model
         embeds_RLH = language_model.embed_tokens(inputs.token_ids_RL)
-        pixels = inputs.pixels or _blank_token(model.model.visual.config, inputs.token_ids_RL.device)
+        pixels = inputs.pixels or blank_token(model.model.visual.config, inputs.token_ids_RL.device)
         visual = model.model.visual
         features_NH = visual(pixels["pixel_values"].to(visual.dtype), grid_thw=pixels["image_grid_thw"]).pooler_output
         return language_model(
@@ -143,7 +143,7 @@ def _pixel_limits(settings: ModelSettings) -> dict[str, Any]:
     return {"size": {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}}
 
 
-def _blank_token(vision: Any, device: Any) -> Tensors:
+def blank_token(vision: Any, device: Any) -> Tensors:
     """Pixels of one token."""
     import torch
 

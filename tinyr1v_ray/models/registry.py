@@ -10,10 +10,16 @@ from tinyr1v_ray.config.custom_function import load_function
 from tinyr1v_ray.errors import ConfigError, ModelError
 from tinyr1v_ray.models.family import ModelFamily
 from tinyr1v_ray.models.qwen2_5_vl import Qwen25VL
+from tinyr1v_ray.models.qwen2_vl import Qwen2VL
+from tinyr1v_ray.models.qwen3_vl import Qwen3VL
 from tinyr1v_ray.models.qwen_text import Qwen3, Qwen25
+from tinyr1v_ray.models.smolvlm import SmolVLM
 
 FAMILIES: tuple[ModelFamily, ...] = (
     Qwen25VL(),
+    Qwen2VL(),
+    Qwen3VL(),
+    SmolVLM(),
     Qwen25(),
     Qwen3(),
 )

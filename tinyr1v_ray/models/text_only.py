@@ -47,11 +47,12 @@ class TextOnly:
         return {}
 
     def hidden_states(self, model: Any, inputs: PackedInputs) -> Tensor:
-        """The class's own forward pass, with our positions and mask."""
+        """The class's own forward pass, with our mask and positions; those of plain rows are the class's own."""
+        mask = inputs.attention_mask()
         return model.model(
             input_ids=inputs.token_ids_RL,
-            position_ids=inputs.position_ids_ARL[0],
-            attention_mask={"full_attention": inputs.attention_mask()},
+            position_ids=None if mask is None else inputs.position_ids_ARL[0],
+            attention_mask=mask,
             use_cache=False,
         ).last_hidden_state
 
