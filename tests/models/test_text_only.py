@@ -15,12 +15,14 @@ from tiny_families import write_qwen3
 from tinyr1v_ray.config.data import DataSettings
 from tinyr1v_ray.config.evaluate import EvaluateConfig
 from tinyr1v_ray.config.model import ModelSettings
+from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.data.chat import Turn
 from tinyr1v_ray.data.model_folder import resolve_model_folder
 from tinyr1v_ray.data.processor import PromptProcessor
 from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_table
 from tinyr1v_ray.errors import DataError, ModelError
 from tinyr1v_ray.jobs.evaluate.inputs import load_evaluation, named_benchmarks
+from tinyr1v_ray.jobs.train.inputs import load_inputs
 from tinyr1v_ray.planning.shapes import find_shape
 
 Build = Callable[..., PromptTable]
@@ -91,6 +93,25 @@ def test_data_with_images_is_refused_in_one_line(
     with pytest.raises(DataError, match=message) as refused:
         build([{"question": "What?", "answer": "1", **row}], **settings)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("train_vision", [True, False])
+def test_words_alone_for_a_model_that_reads_images_are_said_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, train_vision: bool
+) -> None:
+    """They can be trained on; its tower cannot."""
+    (tmp_path / "data.jsonl").write_text(json.dumps({"question": "What is 6 x 7?", "answer": "42"}) + "\n")
+    tree = {
+        "run": {"name": "words", "folder": str(tmp_path), "num_prompts_per_step": 1},
+        "model": {"path": "miniature", "max_length": 256, "train_vision": train_vision},
+        "data": {"train": [str(tmp_path / "data.jsonl")], "image_column": ""},
+        "rollout": {"max_tokens": 32},
+        "evaluation": {"num_items": 0},
+    }
+    load_inputs(TrainConfig.model_validate(tree))
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [line.partition(":")[0] for line in said] == ["no prompt has an image"] * train_vision
+    assert all("set model.train_vision=false" in line and "\n" not in line for line in said)
 
 
 def evaluation(folder: Path, tmp_path: Path, cells: str, **described: Any) -> EvaluateConfig:

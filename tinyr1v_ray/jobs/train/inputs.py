@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,8 @@ from tinyr1v_ray.telemetry.run_folder import check_new, check_resumable
 from tinyr1v_ray.telemetry.sinks import import_wandb
 from tinyr1v_ray.types import Prompt
 from tinyr1v_ray.weight_sync.transports import TRANSPORTS
+
+_logger = logging.getLogger(__name__)
 
 MAX_CANARY_SEARCH = 1000
 """Items among which one with an image is looked for, so that the canary checks the vision tower too."""
@@ -71,6 +74,12 @@ def load_inputs(config: TrainConfig) -> RunInputs:
         seed=config.run.seed,
     )
     train = build_prompt_table(config.data, "train", processor, options)
+    if processor.reads_images and config.model.train_vision and not train.max_images:
+        _logger.warning(
+            "no prompt has an image: of the vision tower, which %s has, weight decay alone would move the weights; "
+            "a tower is trained on images; set model.train_vision=false",
+            config.model.path,
+        )
     build_scorer(config.reward)  # a user's function that cannot be imported is said here
     check_domains(config.reward, train.domains)
     held_out: tuple[Prompt, ...] = ()
