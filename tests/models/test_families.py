@@ -14,6 +14,7 @@ from typing import Any
 
 import learner_process
 import numpy as np
+import own_family
 import pytest
 import torch
 from PIL import Image
@@ -35,7 +36,6 @@ from tinyr1v_ray.merging.local_run import local_runner
 from tinyr1v_ray.merging.session import PreparedMerge, Silent, prepare_merge, run_merge
 from tinyr1v_ray.models.loading import load_model
 from tinyr1v_ray.models.registry import FAMILIES
-from tinyr1v_ray.models.text_only import TextOnly
 from tinyr1v_ray.planning.shapes import find_shape
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.rollout.vllm.arguments import engine_arguments
@@ -54,7 +54,7 @@ def test_every_known_architecture_is_proven() -> None:
     assert set(WRITERS) == {architecture for family in FAMILIES for architecture in family.architectures}
 
 
-class Nobodys(TextOnly):
+class Nobodys(own_family.Llama):
     """A family of which vLLM knows nothing."""
 
     name = "Nobody's"
