@@ -50,7 +50,7 @@ def test_it_is_trained_and_evaluated_on_the_real_engines(folder: Path, tmp_path:
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model = {"model.family": FAMILY, "model.max_length": 256}
     train = {
-        **model, "model.path": folder, "data.train": [tmp_path / "train.jsonl"], "data.evaluation": "[]",
+        **model, "model.path": folder, "data.train": f"[{tmp_path}/train.jsonl]", "data.evaluation": "[]",
         "reward.function": "own_family:reward_letters", "rollout.max_tokens": 32, "algorithm.lipo.length_bound": 32,
         "run.num_steps": 2, "run.num_prompts_per_step": 4, "rollout.num_completions": 4, "evaluation.num_items": 0,
         "run.folder": tmp_path, "run.name": "own", "telemetry.progress": False,
