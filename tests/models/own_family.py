@@ -1,4 +1,4 @@
-"""A family of the user's own, as a user writes one for a language model that the package does not know: a Llama.
+"""A custom family, as a user writes one for a language model that the package does not know: a Llama.
 
 `model.family=own_family:Llama` names it.
 """

@@ -23,7 +23,6 @@ from tinyr1v_ray.data.prompts import PromptTable, TableOptions, build_prompt_tab
 from tinyr1v_ray.errors import DataError, ModelError
 from tinyr1v_ray.jobs.evaluate.inputs import load_evaluation, named_benchmarks
 from tinyr1v_ray.jobs.train.inputs import load_inputs
-from tinyr1v_ray.planning.shapes import find_shape
 
 Build = Callable[..., PromptTable]
 
@@ -134,18 +133,3 @@ def test_a_benchmark_in_words_is_asked_and_one_with_images_refused(folder: Path,
         DataError, match=r"benchmark own shows images and .* is a Qwen3, which reads text alone; .*; lea"
     ):
         load_evaluation(config, named_benchmarks(config), tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("name", "num_parameters"),
-    [
-        ("Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304),
-        ("Qwen/Qwen2.5-3B-Instruct", 3_085_938_688),
-        ("Qwen/Qwen3-1.7B", 1_720_574_976),
-        ("Qwen/Qwen3-4B", 4_022_468_096),
-    ],
-)
-def test_published_models_have_the_published_number_of_parameters(name: str, num_parameters: int) -> None:
-    shape = find_shape(name)
-    assert shape.num_parameters == num_parameters
-    assert shape.num_vision_parameters == shape.vision.max_tokens(10**6) == 0

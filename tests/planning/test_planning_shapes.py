@@ -35,6 +35,24 @@ def test_published_models_have_the_published_number_of_parameters():
     assert find_shape("Qwen/Qwen2.5-VL-7B-Instruct").num_parameters * 2 == 16_584_333_312
 
 
+@pytest.mark.parametrize(
+    ("name", "num_parameters"),
+    [
+        ("Qwen/Qwen2-VL-2B-Instruct", 2_208_985_600),
+        ("Qwen/Qwen3-VL-2B-Instruct", 2_127_532_032),
+        ("Qwen/Qwen3-VL-4B-Instruct", 4_437_815_808),
+        ("Qwen/Qwen2.5-1.5B-Instruct", 1_543_714_304),
+        ("Qwen/Qwen2.5-3B-Instruct", 3_085_938_688),
+        ("Qwen/Qwen3-1.7B", 1_720_574_976),
+        ("Qwen/Qwen3-4B", 4_022_468_096),
+    ],
+)
+def test_published_models_have_the_number_of_parameters_that_the_hub_says(name, num_parameters):
+    shape = find_shape(name)
+    assert shape.num_parameters == num_parameters
+    assert bool(shape.num_vision_parameters) == bool(shape.vision.max_tokens(10**6)) == ("VL" in name)
+
+
 def test_cache_and_pixels_of_3b_by_hand():
     shape = find_shape("Qwen/Qwen2.5-VL-3B-Instruct")
     assert shape.kv_bytes_per_token(2) == 2 * 36 * 2 * 128 * 2
