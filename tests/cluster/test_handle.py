@@ -18,7 +18,7 @@ from tinyr1v_ray.cluster.connection import connected
 from tinyr1v_ray.cluster.handle import Handle, spawn
 from tinyr1v_ray.cluster.placement import ActorSpec
 from tinyr1v_ray.config.cluster import ClusterSettings
-from tinyr1v_ray.errors import DeadlineError, RolloutError
+from tinyr1v_ray.errors import DeadlineError, ModelError, RolloutError
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
@@ -81,6 +81,19 @@ def test_a_method_answers_and_its_own_errors_come_out(adder: Handle[Adder]) -> N
     assert asyncio.run(adder.call(Adder.add, TIMEOUT_S, 1, times=2)) == 42
     with pytest.raises(RolloutError, match=r"^seen; rule; remedy$"):
         asyncio.run(adder.call(Adder.fail, TIMEOUT_S))
+
+
+def test_a_model_that_a_role_refuses_is_said_by_its_start(adder: Handle[Adder]) -> None:
+    """As an error that nothing is replaced for: the process lives."""
+
+    def refuse() -> Adder:
+        raise ModelError("seen; rule; remedy")
+
+    refusing: Handle[Adder] = spawn(ActorSpec("adder", 5, 0.1, 0.0, 1), refuse)
+    with pytest.raises(ModelError, match=r"^seen; rule; remedy$"):
+        asyncio.run(refusing.started(TIMEOUT_S))
+    assert asyncio.run(refusing.peak_memory_mib(TIMEOUT_S)) > 10
+    refusing.kill()
 
 
 def test_a_late_answer_is_named(adder: Handle[Adder]) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import ray
 
+from tinyr1v_ray.errors import ModelError
+
 
 def peak_memory_mib() -> float:
     """Largest resident memory of this process so far; what its parent had before does not count, as in ru_maxrss."""
@@ -31,15 +33,21 @@ class Host:
     def __init__(self, build: Callable[[], Any] | None = None, *devices: list[str]) -> None:
         if any(devices):
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(name for names in devices for name in names)
-        if build is not None:
-            self.build(build)
+        self._refusal: ModelError | None = None
+        try:
+            if build is not None:
+                self.build(build)
+        except ModelError as error:  # no death: a replacement would refuse the same model
+            self._refusal = error
 
     def build(self, build: Callable[[], Any]) -> None:
         """Make the role."""
         self._role = build()
 
     def started(self) -> None:
-        """Answering says that the process runs, and its role if it was built at once."""
+        """Answering says that the process runs, and its role if it was built at once; raises why a model is refused."""
+        if self._refusal is not None:
+            raise self._refusal
 
     def devices(self) -> list[str]:
         """GPUs that this process reserves, by the names that its node gives them."""
