@@ -66,6 +66,7 @@ def test_a_prompt_has_everything_that_follows_needs(build: Build, source: str, p
 def test_every_epoch_has_every_item_once_in_an_order_of_its_own(build: Build, source: str) -> None:
     table = build(source)
     order = ids(table, 0, 3 * NUM_ITEMS)
+    assert [prompt.position for prompt in islice(table.iterate(5), 40)] == list(range(5, 45))
     epochs = [order[epoch * NUM_ITEMS : (epoch + 1) * NUM_ITEMS] for epoch in range(3)]
     for number, epoch in enumerate(epochs):
         assert {position[0] for position in epoch} == {number}

@@ -112,8 +112,8 @@ class PromptTable:
             reader.shutdown(wait=False, cancel_futures=True)
 
     def _at(self, cursor: int) -> Prompt:
-        epoch, position = divmod(cursor, len(self))
-        return replace(self[int(self._order(epoch)[position])], epoch=epoch)
+        epoch, place = divmod(cursor, len(self))
+        return replace(self[int(self._order(epoch)[place])], epoch=epoch, position=cursor)
 
     def in_order(self, limit: int | None = None) -> Iterator[Prompt]:
         """Each prompt once, in the data's order; with a `limit` below the size, that many, evenly spaced.

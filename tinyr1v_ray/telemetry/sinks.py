@@ -91,6 +91,7 @@ def group_row(metrics: StepMetrics, group: ScoredGroup, advantages_G: np.ndarray
     return {
         "step": metrics.step,
         "version": metrics.version,
+        "position": prompt.position,
         "prompt_id": prompt.prompt_id,
         "epoch": prompt.epoch,
         "domain": prompt.domain,
