@@ -45,6 +45,10 @@ class RunFolderError(TinyR1VError, FileExistsError):
     exit_code = 2
 
 
+class RecordError(TinyR1VError, ValueError):
+    """The records of a run are incomplete or contradict each other."""
+
+
 class CheckpointError(TinyR1VError, OSError):
     """A checkpoint is missing a file, fails its hashes, or could not be written."""
 

@@ -115,6 +115,7 @@ def test_a_killed_recipe_goes_on_and_a_finished_one_is_not_run_again(
     for row in index["models"]:
         answers = (folder / row["evaluation"] / "miniature_ocr" / "answers.jsonl").read_text().splitlines()
         assert len(answers) == 6
+    assert main(["verify", str(folder)]) == 0
 
     before = {path: path.stat().st_mtime_ns for path in (folder / "stages").rglob("*") if path.is_file()}
     monkeypatch.setattr(pipeline, "connected", refuse_ray)

@@ -241,6 +241,8 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(twins: Twins) -> N
     summary = json.loads((whole.run_folder / "summary.json").read_text())
     assert summary["before"][0]["num_items"] == summary["after"][0]["num_items"] == 8
     assert not list(Path("/dev/shm").glob(f"tinyr1v-{NAME}-*")), "weights were left in memory"
+    for run in (whole, killed):
+        assert main(["verify", str(run.run_folder)]) == 0
 
 
 def test_looks_at_held_out_items_and_the_best_step_are_those_of_an_uninterrupted_run(twins: Twins) -> None:
@@ -264,6 +266,7 @@ def test_a_run_survives_the_death_of_each_kind_of_actor(bereaved: Run) -> None:
     assert re.search(r"rollout-\d is replaced", log) and re.search(r"scorer-\d is replaced", log)
     assert "attempt 1 ended" in log and log.count("step 1/8") == 1, "the learner's death costs an attempt, not the run"
     assert "Traceback" not in log
+    assert main(["verify", str(bereaved.run_folder)]) == 0
 
 
 def test_every_actor_takes_the_memory_that_was_planned(twins: Twins, bereaved: Run) -> None:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from types import FrameType, ModuleType
 from typing import NoReturn
 
-from tinyr1v_ray.cli import configs, doctor, evaluate, jobs, merge, miniature, plan, report, run, submit, train
+from tinyr1v_ray.cli import configs, doctor, evaluate, jobs, merge, miniature, plan, report, run, submit, train, verify
 from tinyr1v_ray.cli.arguments import OneLineParser
 from tinyr1v_ray.errors import TinyR1VError
 
@@ -22,6 +22,7 @@ SUB_COMMANDS: tuple[ModuleType, ...] = (
     merge,
     evaluate,
     report,
+    verify,
     plan,
     configs,
     miniature,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,26 @@ def check_resumable(folder: Path, settings: Settings) -> list[str]:
             "set them back or start a run with another run.name"
         )
     return differing
+
+
+def check_readable(folder: Path) -> None:
+    """Raise RunFolderError for a folder that is no run, and for the run of a newer version, whose files may differ."""
+    if not (folder / CONFIG_FILE).is_file():
+        raise RunFolderError(
+            f"{folder} holds no {CONFIG_FILE}; the folder of a run has one; name the folder that the run printed"
+        )
+    environment = _read_environment(folder / ENVIRONMENT_FILE)
+    for attempt in (environment, *environment.get("resumed", [])):
+        theirs, ours = attempt.get("packages", {}).get("tinyr1v-ray", ""), _version("tinyr1v-ray")
+        if _numbers(theirs) > _numbers(ours):
+            raise RunFolderError(
+                f"{folder} is a run of version {theirs}, and this is version {ours}; a newer version's files may say "
+                "something else; install that version"
+            )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def locked_run(folder: Path) -> AbstractContextManager[None]:
