@@ -41,7 +41,8 @@ class Prompt:
 
     `prompt_id` is stable over epochs and resumed runs. `token_ids` hold ONE image placeholder per image (the engine
     and the learner expand it to `num_tokens` each). `epoch` counts how often the data set was gone through before,
-    `position` how many prompts were issued before this one over all epochs. `other_answers` are right, too.
+    `position` how many prompts were issued for training before this one, over all epochs (-1: it is not trained on).
+    `other_answers` are right, too.
 
     >>> image = ImageRef("/data/images/9f.png", "9f86d0", 812, 84, 28, 3)
     >>> prompt = Prompt("ocr-7", "ocr", "Read the number.", "407", (5, 9, 6, 1), (image,), difficulty="3")
@@ -58,7 +59,7 @@ class Prompt:
     difficulty: str = ""
     epoch: int = 0
     other_answers: tuple[str, ...] = ()
-    position: int = 0
+    position: int = -1
 
     @property
     def num_expanded_tokens(self) -> int:

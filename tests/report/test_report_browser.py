@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Page, browsing, find_chromium
+from chromium import Page
 from report_cases import BENCHMARKS, CASES
 
 from tinyr1v_ray.report.contents import read_contents
@@ -24,17 +22,6 @@ def report(recipe_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(render(read_contents(recipe_run)), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    executable = find_chromium()
-    if executable is None:
-        if os.environ.get("TINYR1V_REQUIRE_BROWSER") == "1":
-            pytest.fail("no Chromium is installed, and TINYR1V_REQUIRE_BROWSER=1 asks for one")
-        pytest.skip("no Chromium is installed")
-    with browsing(executable, tmp_path_factory.mktemp("browser")) as page:
-        yield page
 
 
 @pytest.fixture(params=[PHONE_PX, DESK_PX], ids=["phone", "desk"])

@@ -35,7 +35,7 @@ def test_jsonl_rows(tmp_path, make):
     assert groups[2] == {
         "step": 2,
         "version": 2,
-        "position": 0,
+        "position": -1,
         "prompt_id": "p2-0",
         "epoch": 1,
         "domain": "ocr",

@@ -12,7 +12,21 @@ from importlib.metadata import version
 from types import FrameType, ModuleType
 from typing import NoReturn
 
-from tinyr1v_ray.cli import configs, doctor, evaluate, jobs, merge, miniature, plan, report, run, submit, train, verify
+from tinyr1v_ray.cli import (
+    configs,
+    doctor,
+    evaluate,
+    jobs,
+    merge,
+    miniature,
+    plan,
+    report,
+    run,
+    submit,
+    train,
+    verify,
+    watch,
+)
 from tinyr1v_ray.cli.arguments import OneLineParser
 from tinyr1v_ray.errors import TinyR1VError
 
@@ -23,6 +37,7 @@ SUB_COMMANDS: tuple[ModuleType, ...] = (
     evaluate,
     report,
     verify,
+    watch,
     plan,
     configs,
     miniature,

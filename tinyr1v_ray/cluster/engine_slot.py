@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ray.exceptions import RayActorError
 
@@ -42,6 +42,7 @@ class EngineSlot:
         self._num_restarts = 0
         self._is_ended = False
         self._last_answer_s = 0.0
+        self._held: dict[object, list[Prompt]] = {}
         self.num_prompts = 0
 
     async def result(
@@ -53,6 +54,15 @@ class EngineSlot:
     ) -> T:
         """Result of an engine's method; raises RolloutError when engines died more often than `max_restarts`."""
         return await self._ask(lambda engine: engine.result(method, timeout_s, *args, **kwargs))
+
+    def load(self) -> dict[str, Any]:
+        """The groups in hand, the positions of those that are trained on, and whether the engine runs."""
+        return {
+            "num_groups": self.num_prompts,
+            "positions": [prompt.position for held in self._held.values() for prompt in held if prompt.position >= 0],
+            "num_restarts": self._num_restarts,
+            "is_up": self._ready is not None and self._ready.done(),
+        }
 
     async def started(self) -> None:
         """Wait until the place is filled."""
@@ -78,11 +88,14 @@ class EngineSlot:
         An engine with much to do is not a hung one: its deadline, `answer_timeout_s` a prompt, runs from the last group
         that it answered, or from the request.
         """
+        request = object()
+        self._held[request] = prompts
         self.num_prompts += len(prompts)
         try:
             return await self._ask(lambda engine: self._answer(engine, prompts, sampling))
         finally:
             self.num_prompts -= len(prompts)
+            del self._held[request]
 
     async def _answer(
         self, engine: Handle[InferenceEngine], prompts: list[Prompt], sampling: Sampling

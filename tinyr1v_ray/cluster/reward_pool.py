@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from ray.exceptions import RayActorError
 
@@ -58,6 +59,11 @@ class RewardPool:
     async def peak_memory_mib(self) -> dict[str, float]:
         """Largest resident memory by scorer."""
         return {scorer.name: await scorer.peak_memory_mib(_START_S) for scorer in self._scorers}
+
+    def loads(self) -> dict[str, dict[str, Any]]:
+        """What each scorer has in hand, by name."""
+        pairs = zip(self._scorers, self._num_waiting, strict=True)
+        return {scorer.name: {"num_groups": num} for scorer, num in pairs}
 
     def kill(self) -> None:
         """End all scorers."""

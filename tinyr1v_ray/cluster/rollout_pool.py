@@ -77,6 +77,10 @@ class RolloutPool:
         calls = (slot.peak_memory_mib(_MEMORY_TIMEOUT_S) for slot in self._slots)
         return self._by_name(await asyncio.gather(*calls))
 
+    def loads(self) -> dict[str, dict[str, Any]]:
+        """What each engine has in hand, by name."""
+        return self._by_name([slot.load() for slot in self._slots])
+
     def kill(self) -> None:
         """End all engines."""
         for slot in self._slots:

@@ -10,6 +10,7 @@ from tinyr1v_ray.config.base import Settings, Share
 from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.config.folders import Folder
 from tinyr1v_ray.config.merge import JobConfig, MethodConfig
+from tinyr1v_ray.config.telemetry import Port
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=40)]
 
@@ -81,6 +82,8 @@ class PipelineConfig(Settings):
     cluster: ClusterSettings = ClusterSettings()
     progress: bool = True
     """Show live progress."""
+    page_port: Port = 0
+    """Port of 127.0.0.1 on which the driver serves a page that shows the training that is under way; 0: none."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:

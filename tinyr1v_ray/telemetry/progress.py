@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 
+from tinyr1v_ray.telemetry.board import Board
 from tinyr1v_ray.telemetry.display import Bar, Display
 from tinyr1v_ray.telemetry.timing import WHOLE_STEP
 from tinyr1v_ray.types import ScoredGroup, StepMetrics
@@ -23,13 +24,13 @@ NUM_STEPS_AVERAGED = 10
 
 
 class RunProgress:
-    """Shows start-up phases, evaluations and steps; a metric sink, so that it hears of every step.
+    """Shows start-up phases, evaluations and steps, here and on `board`; a metric sink, so that it hears of every step.
 
     Use as a context manager inside that of the display.
     """
 
     def __init__(self, display: Display, num_steps: int, num_prompts_per_step: int) -> None:
-        self._display = display
+        self._display, self.board = display, Board()
         self._stack = ExitStack()
         self._num_steps = num_steps
         self._num_prompts = num_prompts_per_step
@@ -55,7 +56,7 @@ class RunProgress:
         """A start-up phase with its elapsed seconds; several may run side by side. `hint` says why it may take long."""
         self.line(f"starting {what}" + (f" ({hint})" if hint else ""))
         start = time.monotonic()
-        with self._display.bar(f"starting {what}", None, hint):
+        with self.board.doing(f"starting {what}"), self._display.bar(f"starting {what}", None, hint):
             yield
         self.line(f"{what} ready after {time.monotonic() - start:.1f} s")
 
@@ -64,7 +65,10 @@ class RunProgress:
         """A held-out evaluation; call what it yields with the number of items just done."""
         self.line(f"evaluating {what}: {num_items} items")
         start, num_done = time.monotonic(), 0
-        with self._display.bar(f"evaluating {what}", num_items, f"0/{num_items}") as bar:
+        with (
+            self.board.doing(f"evaluating {what}"),
+            self._display.bar(f"evaluating {what}", num_items, f"0/{num_items}") as bar,
+        ):
 
             def advance(num_items_done: int = 1) -> None:
                 nonlocal num_done
@@ -77,6 +81,7 @@ class RunProgress:
     def go_on_from(self, step: int) -> None:
         """The next step is the one after `step`, with no group of it sampled yet."""
         self._last_step, self._num_groups = step, 0
+        self.board.start_over()
 
     def count_group(self) -> None:
         """Another group of the step being collected is sampled and scored."""
@@ -85,6 +90,7 @@ class RunProgress:
 
     def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
         """Print the step's line and move the bar on."""
+        self.board.log(metrics, groups, advantages_PG)
         self._num_groups = max(0, self._num_groups - len(groups))
         self._last_step = metrics.step
         if WHOLE_STEP in metrics.seconds:

@@ -23,6 +23,7 @@ from tinyr1v_ray.report.recipe import INDEX
 from tinyr1v_ray.telemetry.display import Bar, Display
 from tinyr1v_ray.telemetry.progress import format_duration
 from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, LOCK_FILE, locked_run
+from tinyr1v_ray.watch.page import page_if_asked
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def run_pipeline(config: PipelineConfig, command: Sequence[str] = ()) -> Pipelin
             display.line(line)
         folder = recipe_folder(config)
         _check_folder(folder)
+        stack.enter_context(page_if_asked(folder, config.page_port, display.line))
         waiting = _waiting(graph, Index(folder, config, graph))
         num_found = len(graph.stages) - len(waiting)
         display.line(f"{len(graph.stages)} stages, {num_found} of them done already")

@@ -33,6 +33,7 @@ _OWNED = {
     "model.path": "base, or start_from",
     "checkpoint.export": "nothing: it is always written",
     "telemetry.progress": "progress",
+    "telemetry.page_port": "page_port",
     "cluster": "cluster",
 }
 """Settings that the recipe makes itself -> what to set instead."""

@@ -22,6 +22,7 @@ from tinyr1v_ray.cluster.rollout_pool import start_engines
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.jobs.train.inputs import RunInputs
 from tinyr1v_ray.jobs.train.rollouts import TrainingRollouts
+from tinyr1v_ray.jobs.train.watched import WatchedClock
 from tinyr1v_ray.learner.rank import LearnerRank, Objective
 from tinyr1v_ray.learner.start import start_learner
 from tinyr1v_ray.ports import Devices
@@ -41,7 +42,7 @@ def objective_of(config: TrainConfig) -> Objective:
 class Components:
     """Engines, scorers, learner and the publisher between them, each given its own settings."""
 
-    def __init__(self, config: TrainConfig, inputs: RunInputs, run_folder: Path) -> None:
+    def __init__(self, config: TrainConfig, inputs: RunInputs, run_folder: Path, clock: PhaseClock) -> None:
         placement = plan_placement(config.rollout, config.reward, config.learner, config.placement)
         self._reservation = Reservation(placement, nodes())
         self._start_rank = partial(
@@ -53,7 +54,7 @@ class Components:
         self.engines = start_engines(
             placement.rollout, engine, inputs.model_folder, inputs.max_images, inputs.stop_ids, self._reservation, ranks
         )
-        self.clock, self._takes_turns = PhaseClock(), config.placement.colocate
+        self.clock, self._takes_turns = clock, config.placement.colocate
         self.devices: Devices = OwnDevices()
         if self._takes_turns:
             self.devices = SharedDevices(self.engines, self.learner, config.weights.timeout_s, self.clock)
@@ -97,6 +98,10 @@ class Components:
         engines = await self.engines.peak_memory_mib()
         return engines | await self.learner.peak_memory_mib() | await self.rewards.peak_memory_mib()
 
+    def loads(self) -> dict[str, dict[str, Any]]:
+        """What engines and scorers have in hand, by name."""
+        return self.engines.loads() | self.rewards.loads()
+
     def close(self) -> None:
         """End every actor and remove the weights in memory."""
         self.rollouts.close()
@@ -121,7 +126,7 @@ async def started(
     config: TrainConfig, inputs: RunInputs, run_folder: Path, progress: RunProgress
 ) -> AsyncIterator[Components]:
     """The components of an attempt, ended when the block is left, however it is left."""
-    components = Components(config, inputs, run_folder)
+    components = Components(config, inputs, run_folder, WatchedClock(progress.board))
     try:
         await components.start(progress)
         yield components

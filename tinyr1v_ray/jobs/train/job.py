@@ -33,18 +33,21 @@ from tinyr1v_ray.jobs.train.checkpoints import Checkpoints
 from tinyr1v_ray.jobs.train.components import Components, started
 from tinyr1v_ray.jobs.train.held_out_slice import HeldOutSlice
 from tinyr1v_ray.jobs.train.inputs import RunInputs, check_cheaply, load_inputs
+from tinyr1v_ray.jobs.train.watched import WatchedRollouts, WatchedScorer
 from tinyr1v_ray.learner.rank import LearnerRank
 from tinyr1v_ray.loop import train
-from tinyr1v_ray.ports import LoopConfig, RewardScorer, System
+from tinyr1v_ray.ports import LoopConfig, System
 from tinyr1v_ray.rollout.sampling import Sampling
+from tinyr1v_ray.telemetry.board import shown
 from tinyr1v_ray.telemetry.display import Display
+from tinyr1v_ray.telemetry.events import events_kept
 from tinyr1v_ray.telemetry.lessons import LessonWatch, read_lacks
 from tinyr1v_ray.telemetry.progress import RunProgress
 from tinyr1v_ray.telemetry.run_folder import create_run_folder, locked_run, reopen_run_folder
 from tinyr1v_ray.telemetry.sinks import METRICS_FILE, open_recorder
 from tinyr1v_ray.telemetry.summary import format_summary
 from tinyr1v_ray.telemetry.unscored import UnscoredGuard
-from tinyr1v_ray.types import RolloutGroup, ScoredGroup
+from tinyr1v_ray.watch.page import page_if_asked
 from tinyr1v_ray.weight_sync.transports import TRANSPORTS
 
 logger = logging.getLogger(__name__)
@@ -75,7 +78,11 @@ def run_training(request: TrainRequest) -> str:
     """
     config = request.config
     check_cheaply(config, request.run_folder, request.resume)
-    with Display(quiet=not config.telemetry.progress) as display, ThreadPoolExecutor(max_workers=1) as reader:
+    with (
+        Display(quiet=not config.telemetry.progress) as display,
+        page_if_asked(request.run_folder, config.telemetry.page_port, display.line),
+        ThreadPoolExecutor(max_workers=1) as reader,
+    ):
         display.line("starting Ray, reading model and data")
         reading = reader.submit(load_inputs, config)  # takes as long as Ray's start, so they go side by side
         with connected(config.cluster):
@@ -95,8 +102,13 @@ async def train_specialist(request: TrainRequest, inputs: RunInputs, display: Di
         display.line(f"cluster: {waiting}")
     open_run_folder = reopen_run_folder if request.resume else create_run_folder
     run_folder = open_run_folder(request.run_folder, config, request.command)
-    with locked_run(run_folder), RunProgress(display, run.num_steps, run.num_prompts_per_step) as progress:
-        return await _Run(request, inputs, progress).to_the_end()
+    with (
+        locked_run(run_folder),
+        events_kept(run_folder),
+        RunProgress(display, run.num_steps, run.num_prompts_per_step) as progress,
+    ):
+        async with shown(progress.board, run_folder):
+            return await _Run(request, inputs, progress).to_the_end()
 
 
 class _Run:
@@ -126,6 +138,7 @@ class _Run:
         step = state.step
         self._progress.go_on_from(step)
         async with started(config, self._inputs, self._folder, self._progress) as components:
+            self._progress.board.loads = components.loads
             if checkpoint is not None:
                 await components.learner.everywhere(
                     LearnerRank.restore, config.learner.start_timeout_s, checkpoint.folder
@@ -150,7 +163,8 @@ class _Run:
 
     async def _train(self, components: Components, checkpoints: Checkpoints, state: RunState) -> None:
         """The loop, from the step after that of `state` on."""
-        config, run = self._config, self._config.run
+        config, run, board = self._config, self._config.run, self._progress.board
+        accept = build_accept(config.algorithm, run.num_prompts_per_step)
         loop_config = LoopConfig(
             num_steps=run.num_steps,
             num_prompts_per_step=run.num_prompts_per_step,
@@ -158,7 +172,7 @@ class _Run:
             num_minibatches=config.learner.num_minibatches,
             keep_zero_advantages=config.algorithm.kl_coefficient > 0,
             advantages=build_advantages(config.algorithm, config.rollout.max_tokens),
-            accept=build_accept(config.algorithm, run.num_prompts_per_step),
+            accept=lambda group: board.take(group, accept(group)),
             first_step=state.step + 1,
             cursor=state.cursor,
             state=state.advantages,
@@ -170,8 +184,8 @@ class _Run:
         recorder = open_recorder(self._folder, config.telemetry, config.model_dump(mode="json"), state.step + 1, also)
         system = System(
             prompts=self._inputs.train,
-            rollouts=components.rollouts,
-            rewards=_Counted(components.rewards, self._progress),
+            rollouts=WatchedRollouts(components.rollouts, board),
+            rewards=WatchedScorer(components.rewards, self._progress),
             learner=components.learner,
             weights=components.weights,
             checkpoints=checkpoints,
@@ -225,19 +239,6 @@ class _Run:
         }
         replace_file(self._folder / "summary.json", to_json(row, indent=2) + "\n")
         return format_summary(metrics["before"], metrics["after"], changes, _shown(paths), warnings)
-
-
-class _Counted:
-    """A scorer that lets the progress display hear of each group."""
-
-    def __init__(self, scorer: RewardScorer, progress: RunProgress) -> None:
-        self._scorer, self._progress = scorer, progress
-
-    async def score(self, group: RolloutGroup) -> ScoredGroup:
-        """Score and count."""
-        scored = await self._scorer.score(group)
-        self._progress.count_group()
-        return scored
 
 
 def _shown(paths: dict[str, Path]) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""A headless Chromium that is asked over its debugging pipe: open a file, resize, evaluate, take a picture."""
+"""A headless Chromium that is asked over its debugging pipe: open a page, resize, evaluate, take a picture."""
 
 from __future__ import annotations
 
@@ -37,26 +37,28 @@ def find_chromium() -> str | None:
 
 
 class Page:
-    """One tab. `complaints` collects errors of scripts, of the console and of loading, and requests to a network."""
+    """One tab. `complaints` collects errors of scripts, of the console and of loading, and requests to elsewhere."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers
         self._buffer, self._number, self._session = b"", 0, ""
         self.complaints: list[str] = []
-        self._loaded = False
+        self._loaded, self._home = False, "file:"
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
-    def open(self, path: Path, width_px: int, height_px: int = 900, dark: bool = False) -> None:
-        """Load a file at a width and wait until all of it is there."""
+    def open(self, page: Path | str, width_px: int, height_px: int = 900, dark: bool = False) -> None:
+        """Load a file, or a server's page, at a width and wait until all of it is there."""
+        address = page if isinstance(page, str) else page.as_uri()
+        self._home = address if isinstance(page, str) else "file:"
         size = {"width": width_px, "height": height_px, "deviceScaleFactor": 1, "mobile": width_px < 700}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self._loaded = False
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=address)
         while not self._loaded:
             self._take(time.monotonic() + DEADLINE_S)
 
@@ -106,7 +108,7 @@ class Page:
             self.complaints.append(f"console: {said['args']}")
         elif method == "Log.entryAdded" and said["entry"]["level"] in ("error", "warning"):
             self.complaints.append(f"log: {said['entry']['text']}")
-        elif method == "Network.requestWillBeSent" and not said["request"]["url"].startswith(("file:", "data:")):
+        elif method == "Network.requestWillBeSent" and not said["request"]["url"].startswith((self._home, "data:")):
             self.complaints.append(f"request: {said['request']['url']}")
 
 

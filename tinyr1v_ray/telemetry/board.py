@@ -1,0 +1,129 @@
+"""Where a run stands at this moment: kept by the driver in memory, and put on disk every second for who watches.
+
+`now.json` is a sign of life, not a record: it is replaced without waiting for the disk, and a run that is killed
+leaves the one of its last second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyr1v_ray.files.json_lines import to_json
+from tinyr1v_ray.types import Prompt, ScoredGroup, StepMetrics
+
+NOW_FILE = "now.json"
+FINISHED = "finished"
+EVERY_S = 1.0
+_MOST_GROUPS = 2000
+"""Written one by one, the oldest first; the others are counted."""
+
+
+class Place(StrEnum):
+    """Where a group is, from its prompt's issue to the end of its step."""
+
+    SAMPLING = "sampling"
+    SCORING = "scoring"
+    READY = "ready"
+    LEARNING = "learning"
+
+
+class Board:
+    """Groups in flight, and what the driver does; a metric sink, so that it hears of every step.
+
+    `loads` tells what engines and scorers have in hand, by name, while there are any. All methods belong to the event
+    loop of the run.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._groups: dict[int, tuple[str, Place, float]] = {}
+        self._doing: dict[str, float] = {}
+        self.loads: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
+
+    def move(self, prompt: Prompt, place: Place) -> None:
+        """A group has come to another place."""
+        self._groups[prompt.position] = (prompt.prompt_id, place, self._now())
+
+    def take(self, group: ScoredGroup, is_accepted: bool) -> bool:
+        """The loop takes a group for its step, or turns it away; `is_accepted` is handed on."""
+        if is_accepted:
+            self.move(group.group.prompt, Place.LEARNING)
+        else:
+            self._groups.pop(group.group.prompt.position, None)
+        return is_accepted
+
+    @contextmanager
+    def doing(self, what: str) -> Iterator[None]:
+        """The driver does this for the length of the block."""
+        self._doing[what] = self._now()
+        try:
+            yield
+        finally:
+            self._doing.pop(what, None)
+
+    def log(self, metrics: StepMetrics, groups: Sequence[ScoredGroup], advantages_PG: Sequence[np.ndarray]) -> None:
+        """The step's groups are trained."""
+        for group in groups:
+            self._groups.pop(group.group.prompt.position, None)
+
+    def start_over(self) -> None:
+        """Another attempt begins: what was in flight is gone, and so are those who had it in hand."""
+        self._groups.clear()
+        self.loads = dict
+
+    def as_row(self, ended: str = "") -> dict[str, Any]:
+        """Plain values; times are seconds since the epoch. `ended` is empty, FINISHED, or what ended the run."""
+        groups = sorted(self._groups.items())
+        return {
+            "written": self._now(),
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "ended": ended,
+            "doing": dict(self._doing),
+            "places": Counter(place for _, (_, place, _) in groups),
+            "groups": [[position, *of] for position, of in groups[:_MOST_GROUPS]],
+            "loads": {name: dict(load) for name, load in self.loads().items()},
+        }
+
+
+@asynccontextmanager
+async def shown(board: Board, folder: Path) -> AsyncIterator[None]:
+    """Keep `now.json` up to date for the length of the block, and say in it how the block ended.
+
+    A disk that does not take it is passed over: the run's own records are at stake then, and complain.
+    """
+
+    async def keep_writing() -> None:
+        while True:
+            await asyncio.to_thread(_write, folder, board.as_row())
+            await asyncio.sleep(EVERY_S)
+
+    ended, writer = FINISHED, asyncio.create_task(keep_writing())
+    try:
+        yield
+    except BaseException as error:
+        ended = " ".join(str(error).split()) or "interrupted"
+        raise
+    finally:
+        writer.cancel()
+        with suppress(asyncio.CancelledError):
+            await writer
+        _write(folder, board.as_row(ended))
+
+
+def _write(folder: Path, row: Mapping[str, Any]) -> None:
+    temporary = folder / f".{NOW_FILE}.tmp"
+    with suppress(OSError):
+        temporary.write_text(to_json(row) + "\n", encoding="utf-8")
+        temporary.replace(folder / NOW_FILE)
