@@ -146,6 +146,7 @@ async def training(folder: Path, *overrides: str, seed: int = 0, first_step: int
     with events_kept(folder):
         async with shown(board, folder):
             await train(system, loop_config, WatchedClock(board))
+            board.forget_groups()
     recorder.close()
 
 

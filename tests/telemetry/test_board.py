@@ -40,7 +40,7 @@ def test_a_group_is_followed_from_issue_to_training() -> None:
     assert row["places"] == {"learning": 1, "scoring": 1, "sampling": 1} and row["ended"] == ""
     board.log(StepMetrics(1, 1, {}, {}), [group(0)], [])
     assert [position for position, *_ in board.as_row()["groups"]] == [1, 3]
-    board.start_over()
+    board.forget_groups()
     assert board.as_row()["groups"] == []
 
 

@@ -77,10 +77,9 @@ class Board:
         for group in groups:
             self._groups.pop(group.group.prompt.position, None)
 
-    def start_over(self) -> None:
-        """Another attempt begins: what was in flight is gone, and so are those who had it in hand."""
+    def forget_groups(self) -> None:
+        """What is in flight is trained on no more: the last step is made, or another attempt begins."""
         self._groups.clear()
-        self.loads = dict
 
     def as_row(self, ended: str = "") -> dict[str, Any]:
         """Plain values; times are seconds since the epoch. `ended` is empty, FINISHED, or what ended the run."""

@@ -81,7 +81,7 @@ class RunProgress:
     def go_on_from(self, step: int) -> None:
         """The next step is the one after `step`, with no group of it sampled yet."""
         self._last_step, self._num_groups = step, 0
-        self.board.start_over()
+        self.board.forget_groups()
 
     def count_group(self) -> None:
         """Another group of the step being collected is sampled and scored."""

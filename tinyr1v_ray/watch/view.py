@@ -19,7 +19,7 @@ from tinyr1v_ray.evaluation.reading import UNREADABLE, parse, read_object, reaso
 from tinyr1v_ray.report.recipe import INDEX, RUNNING, read_recipe
 from tinyr1v_ray.telemetry.board import EVERY_S, FINISHED, NOW_FILE
 from tinyr1v_ray.telemetry.events import EVENTS_FILE
-from tinyr1v_ray.telemetry.progress import NUM_STEPS_AVERAGED
+from tinyr1v_ray.telemetry.progress import NUM_STEPS_AVERAGED, format_duration
 from tinyr1v_ray.telemetry.run_folder import CONFIG_FILE, check_readable
 from tinyr1v_ray.telemetry.sinks import METRICS_FILE
 from tinyr1v_ray.telemetry.timing import WHOLE_STEP
@@ -27,7 +27,7 @@ from tinyr1v_ray.telemetry.timing import WHOLE_STEP
 CURVES = {"reward_mean": "reward", "accuracy": "accuracy", "length_mean": "tokens per answer"}
 NUM_EVENTS = 20
 _SILENT_S = 15 * EVERY_S
-"""Without a sign of life for so long, a run on another machine is taken for dead."""
+"""Without a sign of life for so long, a run on another machine is taken for dead, and one on this is said to hang."""
 _PHASES = {
     "generate": "waits for groups",
     "learn": "trains",
@@ -111,7 +111,12 @@ class Watcher:
         trainings = [stage for stage in recipe.stages if stage.kind == "train"]
         begun = [stage for stage in trainings if (self._folder / stage.folder / CONFIG_FILE).is_file()]
         running = [stage for stage in begun if stage.state == RUNNING]
-        chosen = (running or begun[-1:] or trainings)[0]
+        if not begun:
+            raise RunFolderError(
+                f"{self._folder} is a recipe that has trained nothing yet; a training is what is shown; "
+                "name it once its first training has begun"
+            )
+        chosen = (running or begun[-1:])[0]
         stages = [(stage.id, stage.state) for stage in recipe.stages]
         check_readable(self._folder / chosen.folder)
         return self._view(self._folder / chosen.folder, stages)
@@ -201,10 +206,10 @@ def _state(folder: Path, now: Mapping[str, Any]) -> tuple[str, bool]:
         return (ended if ended == FINISHED else f"ended: {ended}"), False
     silent_s = time.time() - now["written"]
     is_here = now["host"] == platform.node()
-    if silent_s > _SILENT_S or (is_here and not psutil.pid_exists(now["pid"])):
+    if (is_here and not psutil.pid_exists(now["pid"])) or (not is_here and silent_s > _SILENT_S):
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now["written"]))
         return f"dead: no sign of life since {at}; --resume goes on from the last checkpoint", False
-    return "running", True
+    return "running" + (f", silent for {format_duration(silent_s)}" if silent_s > _SILENT_S else ""), True
 
 
 def _left_s(rows: Sequence[Mapping[str, Any]], num_steps: int) -> float | None:

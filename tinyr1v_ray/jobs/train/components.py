@@ -71,6 +71,7 @@ class Components:
 
         An engine measures at its start how much of the device is free.
         """
+        progress.board.loads = self.loads
 
         async def engines() -> None:
             with progress.starting("rollout engines", "vLLM"):

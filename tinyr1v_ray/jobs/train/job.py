@@ -138,7 +138,6 @@ class _Run:
         step = state.step
         self._progress.go_on_from(step)
         async with started(config, self._inputs, self._folder, self._progress) as components:
-            self._progress.board.loads = components.loads
             if checkpoint is not None:
                 await components.learner.everywhere(
                     LearnerRank.restore, config.learner.start_timeout_s, checkpoint.folder
@@ -196,6 +195,7 @@ class _Run:
         components.clock.lap()  # what came before is no part of the first step
         try:
             await train(system, loop_config, components.clock)
+            board.forget_groups()
         except BaseExceptionGroup as group:
             raise first_cause(group) from group
         finally:
