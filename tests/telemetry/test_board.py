@@ -11,7 +11,7 @@ import pytest
 
 from tinyr1v_ray.telemetry import board as board_module
 from tinyr1v_ray.telemetry import events
-from tinyr1v_ray.telemetry.board import Board, Place, shown
+from tinyr1v_ray.telemetry.board import Board, GroupState, shown
 from tinyr1v_ray.telemetry.events import events_kept
 from tinyr1v_ray.types import Prompt, RolloutGroup, ScoredGroup, StepMetrics
 
@@ -30,14 +30,14 @@ def test_a_group_is_followed_from_issue_to_training() -> None:
     times = iter(range(100))
     board = Board(now=lambda: float(next(times)))
     for position in (0, 1, 2, 3):
-        board.move(prompt(position), Place.SAMPLING)
-    board.move(prompt(1), Place.SCORING)
+        board.move(prompt(position), GroupState.SAMPLING)
+    board.move(prompt(1), GroupState.SCORING)
     for position in (0, 2):
-        board.move(prompt(position), Place.READY)
+        board.move(prompt(position), GroupState.READY)
     assert board.take(group(0), True) and not board.take(group(2), False)
     row = json.loads(json.dumps(board.as_row()))
     assert row["groups"] == [[0, "p0", "learning", 7], [1, "p1", "scoring", 4], [3, "p3", "sampling", 3]]
-    assert row["places"] == {"learning": 1, "scoring": 1, "sampling": 1} and row["ended"] == ""
+    assert row["states"] == {"learning": 1, "scoring": 1, "sampling": 1} and row["ended"] == ""
     board.log(StepMetrics(1, 1, {}, {}), [group(0)], [])
     assert [position for position, *_ in board.as_row()["groups"]] == [1, 3]
     board.forget_groups()
@@ -48,9 +48,9 @@ def test_a_board_on_disk_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board_module, "_MOST_GROUPS", 3)
     board = Board()
     for position in (9, 4, 7, 1, 8):
-        board.move(prompt(position), Place.SAMPLING)
+        board.move(prompt(position), GroupState.SAMPLING)
     assert [position for position, *_ in board.as_row()["groups"]] == [1, 4, 7]
-    assert board.as_row()["places"] == {"sampling": 5}
+    assert board.as_row()["states"] == {"sampling": 5}
 
 
 @pytest.mark.parametrize(

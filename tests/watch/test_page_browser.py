@@ -31,8 +31,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(finished: Path, tmp_path: Path) -> Path:
     """A run in the midst of step 7: all that the page can show is there."""
     folder, now = Path(shutil.copytree(finished, tmp_path / "a_run_with_a_rather_long_name")), time.time()
-    places = ["learning"] * 40 + ["ready"] * 10 + ["scoring"] * 5 + ["sampling"] * 45
-    groups = [[18 + n, f"math-train-{n:05d}", place, now - 20 + n / 10] for n, place in enumerate(places)]
+    states = ["learning"] * 40 + ["ready"] * 10 + ["scoring"] * 5 + ["sampling"] * 45
+    groups = [[18 + n, f"math-train-{n:05d}", state, now - 20 + n / 10] for n, state in enumerate(states)]
     put(
         folder,
         ended="",
@@ -40,7 +40,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
         pid=os.getpid(),
         doing={"generate": now - 12},
         groups=groups,
-        places={place: places.count(place) for place in places},
+        states={state: states.count(state) for state in states},
         loads={
             "rollout-0": {
                 "num_groups": 45,

@@ -75,7 +75,7 @@ def test_a_run_under_way_says_who_waits_for_whom(tmp_path: Path, monkeypatch: py
 
     async def look_on() -> None:
         run, watcher = asyncio.create_task(training(folder, "run.max_staleness=1", stalled=7)), Watcher(folder)
-        while not seen or dict(seen[-1].places) != {"learning": 1, "sampling": 1, "ready": 4}:
+        while not seen or dict(seen[-1].group_states) != {"learning": 1, "sampling": 1, "ready": 4}:
             assert not run.done(), run.exception()
             await asyncio.sleep(0.05)
             if (folder / "now.json").exists():
@@ -85,7 +85,7 @@ def test_a_run_under_way_says_who_waits_for_whom(tmp_path: Path, monkeypatch: py
     asyncio.run(asyncio.wait_for(look_on(), 60))
     view = seen[-1]
     assert view.is_running and view.step == 2 and view.num_steps == 6 and view.left_s is not None
-    assert [(group.position, group.place) for group in view.flights] == [
+    assert [(group.position, group.state) for group in view.flights] == [
         *((6, "learning"), (7, "sampling")),
         *((position, "ready") for position in (8, 9, 10, 11)),
     ]
@@ -98,7 +98,7 @@ def test_a_run_under_way_says_who_waits_for_whom(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("doing", "places", "sentence"),
+    ("doing", "states", "sentence"),
     [
         (
             "generate",
@@ -120,11 +120,11 @@ def test_a_run_under_way_says_who_waits_for_whom(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_each_wait_has_its_sentence(
-    doing: str, places: list[str], sentence: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    doing: str, states: list[str], sentence: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
-    groups = [[position, f"p{position}", place, now - 8 - position] for position, place in enumerate(places)]
+    groups = [[position, f"p{position}", state, now - 8 - position] for position, state in enumerate(states)]
     loads = {
         "rollout-0": {"num_groups": 2, "positions": [5], "is_up": False},
         "rollout-1": {"num_groups": 1, "positions": [0]},
@@ -143,7 +143,7 @@ def test_a_dead_run_is_said_to_be_dead_and_shown_as_it_was(folder: Path, capsys:
         "ended": "",
         "doing": {"learn": at - 5},
         "groups": [[0, "p0", "sampling", at - 9]],
-        "places": {"sampling": 1},
+        "states": {"sampling": 1},
     }
     put(folder, **here, written=at, pid=ended.pid)
     assert main(["watch", str(folder)]) == 0

@@ -29,8 +29,8 @@ _MOST_GROUPS = 2000
 """Written one by one, the oldest first; the others are counted."""
 
 
-class Place(StrEnum):
-    """Where a group is, from its prompt's issue to the end of its step."""
+class GroupState(StrEnum):
+    """How far a group is, from its prompt's issue to the end of its step."""
 
     SAMPLING = "sampling"
     SCORING = "scoring"
@@ -47,18 +47,18 @@ class Board:
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._groups: dict[int, tuple[str, Place, float]] = {}
+        self._groups: dict[int, tuple[str, GroupState, float]] = {}
         self._doing: dict[str, float] = {}
         self.loads: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
 
-    def move(self, prompt: Prompt, place: Place) -> None:
-        """A group has come to another place."""
-        self._groups[prompt.position] = (prompt.prompt_id, place, self._now())
+    def move(self, prompt: Prompt, state: GroupState) -> None:
+        """A group has come to another state."""
+        self._groups[prompt.position] = (prompt.prompt_id, state, self._now())
 
     def take(self, group: ScoredGroup, is_accepted: bool) -> bool:
         """The loop takes a group for its step, or turns it away; `is_accepted` is handed on."""
         if is_accepted:
-            self.move(group.group.prompt, Place.LEARNING)
+            self.move(group.group.prompt, GroupState.LEARNING)
         else:
             self._groups.pop(group.group.prompt.position, None)
         return is_accepted
@@ -90,7 +90,7 @@ class Board:
             "pid": os.getpid(),
             "ended": ended,
             "doing": dict(self._doing),
-            "places": Counter(place for _, (_, place, _) in groups),
+            "states": Counter(state for _, (_, state, _) in groups),
             "groups": [[position, *of] for position, of in groups[:_MOST_GROUPS]],
             "loads": {name: dict(load) for name, load in self.loads().items()},
         }

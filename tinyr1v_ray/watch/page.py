@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tinyr1v_ray.errors import ConfigError, TinyR1VError
 from tinyr1v_ray.evaluation.reading import visible
-from tinyr1v_ray.telemetry.board import Place
+from tinyr1v_ray.telemetry.board import GroupState
 from tinyr1v_ray.telemetry.progress import format_duration
 from tinyr1v_ray.watch.view import View, Watcher, resampled
 from tinyr1v_ray.watch.waits import condition, waits
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def render(view: View) -> str:
     """The page, whatever models wrote in it."""
-    return visible(_template("page.html").render(view=view, waits=waits(view), all_places=list(Place)))
+    return visible(_template("page.html").render(view=view, waits=waits(view), all_states=list(GroupState)))
 
 
 def _template(name: str):  # type: ignore[no-untyped-def]

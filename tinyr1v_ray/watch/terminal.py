@@ -11,12 +11,17 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from tinyr1v_ray.telemetry.board import Place
+from tinyr1v_ray.telemetry.board import GroupState
 from tinyr1v_ray.telemetry.progress import format_duration
 from tinyr1v_ray.watch.view import View, resampled
 from tinyr1v_ray.watch.waits import condition, waits
 
-_COLOURS = {Place.SAMPLING: "blue", Place.SCORING: "yellow", Place.READY: "cyan", Place.LEARNING: "green"}
+_COLOURS = {
+    GroupState.SAMPLING: "blue",
+    GroupState.SCORING: "yellow",
+    GroupState.READY: "cyan",
+    GroupState.LEARNING: "green",
+}
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CURVE_COLUMNS = 60
 _NUM_EVENTS = 5
@@ -63,14 +68,14 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _groups(view: View) -> Iterator[RenderableType]:
-    if not view.places:
+    if not view.group_states:
         return
     yield _rule(f"{view.num_in_flight} groups in flight")
     counts = Text("  ").join(
-        Text(f"■ {view.places.get(place, 0)} {place}", style=colour) for place, colour in _COLOURS.items()
+        Text(f"■ {view.group_states.get(state, 0)} {state}", style=colour) for state, colour in _COLOURS.items()
     )
     yield counts
-    yield Text("").join(Text("■", style=_COLOURS.get(Place(group.place), "")) for group in view.flights[:400])
+    yield Text("").join(Text("■", style=_COLOURS.get(GroupState(group.state), "")) for group in view.flights[:400])
 
 
 def _loads(view: View) -> Iterator[RenderableType]:

@@ -43,7 +43,7 @@ class Flight:
 
     position: int
     prompt_id: str
-    place: str
+    state: str
     seconds: float
     engine: str
 
@@ -66,7 +66,7 @@ class View:
     tokens_per_second: float | None
     shares: Mapping[str, float]
     doing: Mapping[str, float] = field(default_factory=dict)
-    places: Mapping[str, int] = field(default_factory=dict)
+    group_states: Mapping[str, int] = field(default_factory=dict)
     flights: Sequence[Flight] = ()
     loads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     events: Sequence[Mapping[str, Any]] = ()
@@ -78,7 +78,7 @@ class View:
     @property
     def num_in_flight(self) -> int:
         """Groups issued and not trained on yet."""
-        return sum(self.places.values())
+        return sum(self.group_states.values())
 
 
 class Watcher:
@@ -142,10 +142,10 @@ class Watcher:
             tokens_per_second=rows[-1].get("tokens_per_second") if rows else None,
             shares=_shares(rows[-NUM_STEPS_AVERAGED:]),
             doing={what: seen_s - since for what, since in now.get("doing", {}).items()},
-            places=now.get("places", {}),
+            group_states=now.get("states", {}),
             flights=[
-                Flight(at, prompt_id, place, seen_s - since, engine_of.get(at, ""))
-                for at, prompt_id, place, since in now.get("groups", ())
+                Flight(at, prompt_id, state, seen_s - since, engine_of.get(at, ""))
+                for at, prompt_id, state, since in now.get("groups", ())
             ],
             loads=now.get("loads", {}),
             events=self._rows(folder / EVENTS_FILE)[-NUM_EVENTS:],

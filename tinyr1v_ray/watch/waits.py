@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tinyr1v_ray.telemetry.board import Place
+from tinyr1v_ray.telemetry.board import GroupState
 from tinyr1v_ray.telemetry.progress import format_duration
 from tinyr1v_ray.watch.view import Flight, View
 
@@ -27,15 +27,19 @@ def condition(load: Mapping[str, Any]) -> str:
 def _generating(view: View, seconds: float) -> str:
     """The learner takes groups in the order of issue, so it waits for the first that is not ready."""
     waited = f"the learner waits for {{}}, for {format_duration(seconds)}"
-    first = next((group for group in view.flights if group.place in (Place.SAMPLING, Place.SCORING)), None)
+    first = next((group for group in view.flights if group.state in (GroupState.SAMPLING, GroupState.SCORING)), None)
     if first is None:
         return waited.format("groups")
-    by = f"which {first.engine or 'an engine'} samples" if first.place == Place.SAMPLING else "which is being scored"
+    by = (
+        f"which {first.engine or 'an engine'} samples"
+        if first.state == GroupState.SAMPLING
+        else "which is being scored"
+    )
     return waited.format(f"group {first.position} ({first.prompt_id}), {by} since {format_duration(first.seconds)}")
 
 
 def _learning(view: View, seconds: float) -> str:
-    sampled = [group for group in view.flights if group.place in (Place.SAMPLING, Place.SCORING)]
+    sampled = [group for group in view.flights if group.state in (GroupState.SAMPLING, GroupState.SCORING)]
     meanwhile = f"meanwhile {len(sampled)} groups are sampled and scored" if sampled else _engines_idle(view)
     return f"the learner trains step {view.step + 1}, for {format_duration(seconds)}; {meanwhile}"
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tinyr1v_ray.ports import RewardScorer, RolloutEngine
-from tinyr1v_ray.telemetry.board import Board, Place
+from tinyr1v_ray.telemetry.board import Board, GroupState
 from tinyr1v_ray.telemetry.progress import RunProgress
 from tinyr1v_ray.telemetry.timing import PhaseClock
 from tinyr1v_ray.types import Prompt, RolloutGroup, ScoredGroup
@@ -22,7 +22,7 @@ class WatchedRollouts:
 
     async def generate(self, prompt: Prompt) -> RolloutGroup:
         """The group of a prompt."""
-        self.board.move(prompt, Place.SAMPLING)
+        self.board.move(prompt, GroupState.SAMPLING)
         return await self.rollouts.generate(prompt)
 
 
@@ -36,9 +36,9 @@ class WatchedScorer:
     async def score(self, group: RolloutGroup) -> ScoredGroup:
         """Score, and count for the progress display."""
         board, prompt = self.progress.board, group.prompt
-        board.move(prompt, Place.SCORING)
+        board.move(prompt, GroupState.SCORING)
         scored = await self.scorer.score(group)
-        board.move(prompt, Place.READY)
+        board.move(prompt, GroupState.READY)
         self.progress.count_group()
         return scored
 
