@@ -84,7 +84,7 @@ def test_everything_is_there_and_fits(page: Page) -> None:
     assert re.fullmatch(sentence, text(page, "waits"))
     assert "40 learning" in text(page, "groups") and "100 groups in flight" in text(page, "groups")
     assert page.evaluate("document.querySelectorAll('.grid i').length") == 100
-    assert "replaced 2 times" in text(page, "loads") and "a_cause_without_a_space" in text(page, "events")
+    assert "restarts: 2" in text(page, "loads") and "a_cause_without_a_space" in text(page, "events")
     assert HOSTILE in text(page, "samples")
     images = page.evaluate("[...document.images].map((image) => [image.complete, image.naturalWidth])")
     assert images == [[True, 56]] * 2

@@ -81,6 +81,8 @@ def test_a_run_under_way_says_who_waits_for_whom(tmp_path: Path, monkeypatch: py
             if (folder / "now.json").exists():
                 seen.append(watcher.look())
         run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
 
     asyncio.run(asyncio.wait_for(look_on(), 60))
     view = seen[-1]
@@ -131,7 +133,7 @@ def test_each_wait_has_its_sentence(
     }
     put(folder, ended="", written=now, pid=os.getpid(), doing={doing: now - 4}, groups=groups, loads=loads)
     view = Watcher(folder).look()
-    assert waits(view) == [sentence, "2 groups wait for rollout-0, which is starting"]
+    assert waits(view) == [sentence, "rollout-0 is starting; 2 groups wait for it"]
     assert waits(replace(view, doing={}, loads={})) == []
 
 

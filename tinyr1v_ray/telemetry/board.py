@@ -103,10 +103,13 @@ async def shown(board: Board, folder: Path) -> AsyncIterator[None]:
     A disk that does not take it is passed over: the run's own records are at stake then, and complain.
     """
 
+    over = asyncio.Event()
+
     async def keep_writing() -> None:
-        while True:
+        while not over.is_set():
             await asyncio.to_thread(_write, folder, board.as_row())
-            await asyncio.sleep(EVERY_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), EVERY_S)
 
     ended, writer = FINISHED, asyncio.create_task(keep_writing())
     try:
@@ -115,9 +118,9 @@ async def shown(board: Board, folder: Path) -> AsyncIterator[None]:
         ended = " ".join(str(error).split()) or "interrupted"
         raise
     finally:
-        writer.cancel()
+        over.set()
         with suppress(asyncio.CancelledError):
-            await writer
+            await writer  # not cancelled: a write under way would come after the last one
         _write(folder, board.as_row(ended))
 
 

@@ -20,8 +20,8 @@ def waits(view: View) -> list[str]:
 def condition(load: Mapping[str, Any]) -> str:
     """Whether who has this load is up, and how often it was replaced."""
     starting = "starting" if load.get("is_up") is False else ""
-    replaced = f"replaced {load['num_restarts']} times" if load.get("num_restarts") else ""
-    return ", ".join(word for word in (starting, replaced) if word)
+    restarts = f"restarts: {load['num_restarts']}" if load.get("num_restarts") else ""
+    return ", ".join(word for word in (starting, restarts) if word)
 
 
 def _generating(view: View, seconds: float) -> str:
@@ -52,8 +52,8 @@ def _engines_idle(view: View) -> str:
 
 def _engines_down(view: View) -> Iterator[str]:
     for name, load in view.loads.items():
-        if load.get("is_up") is False and load["num_groups"]:
-            yield f"{load['num_groups']} groups wait for {name}, which is starting"
+        if load.get("is_up") is False:
+            yield f"{name} is starting" + (f"; {load['num_groups']} groups wait for it" if load["num_groups"] else "")
 
 
 _SENTENCES = {
