@@ -120,6 +120,21 @@ def test_an_engine_with_much_to_do_is_not_taken_for_hung() -> None:
     assert len(groups) == 12 and not any(isinstance(group, BaseException) for group in groups)
 
 
+def test_what_an_engine_has_in_hand_is_told_until_it_is_answered() -> None:
+    """Of a prompt that is not trained on, an evaluation's, there is no position."""
+    seen = []
+
+    async def answer(batch: list[Prompt]) -> list[RolloutGroup]:
+        seen.append(pool.loads())
+        return [RolloutGroup(prompt, ()) for prompt in batch]
+
+    pool = pool_of([LocalEngine(die), LocalEngine(answer)])
+    trained, evaluated = Prompt("a", "math", "?", "1", (5,), position=7), Prompt("b", "math", "?", "1", (5,))
+    asyncio.run(pool.sample_share(0, [trained, evaluated], Sampling(2, 1.0, 1.0, 8, 0)))
+    assert seen == [{"rollout-0": {"num_groups": 2, "positions": [7], "num_restarts": 1, "is_up": True}}]
+    assert pool.loads()["rollout-0"]["num_groups"] == 0
+
+
 async def die(batch: list[Prompt]) -> list[RolloutGroup]:
     raise EngineDiedError("engine stopped: out of memory")
 

@@ -7,6 +7,7 @@ leaves the one of its last second.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import platform
 import time
@@ -19,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from tinyr1v_ray.files.json_lines import to_json
 from tinyr1v_ray.types import Prompt, ScoredGroup, StepMetrics
 
 NOW_FILE = "now.json"
@@ -127,5 +127,5 @@ async def shown(board: Board, folder: Path) -> AsyncIterator[None]:
 def _write(folder: Path, row: Mapping[str, Any]) -> None:
     temporary = folder / f".{NOW_FILE}.tmp"
     with suppress(OSError):
-        temporary.write_text(to_json(row) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(row) + "\n", encoding="utf-8")
         temporary.replace(folder / NOW_FILE)
