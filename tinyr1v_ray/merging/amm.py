@@ -28,7 +28,7 @@ from tinyr1v_ray.config.merge import AmmConfig
 from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.merging.costs import MatrixShape, choose_form, is_frozen
 from tinyr1v_ray.merging.forms import Form, FormName, FrozenGramForm, GramForm, Penalty, ThinForm
-from tinyr1v_ray.merging.spectral import gradient_flow
+from tinyr1v_ray.merging.spectral import flow_gain, gradient_flow
 from tinyr1v_ray.merging.task_vectors import (
     LowRank,
     TaskVector,
@@ -68,7 +68,7 @@ def merge_task_vectors(
     """Merge the task vectors of one matrix.
 
     All-zero task vectors are dropped first. None left gives zero; one left gives that vector.
-    `flow_time` is of the spectral solver alone (see `spectral.gradient_flow`).
+    `flow_time` is of the spectral solver alone (see `spectral.flow_gain`).
     Raises MergeError when there is no task vector, or they are not matrices of one shape, or not finite.
     """
     _check(task_vectors_K)
@@ -204,7 +204,7 @@ def _merge_spectral(vectors_K: Vectors, config: AmmConfig, flow_time: float) -> 
     merged = _initial(vectors_K, config)
     flat = [(dense(vector) * merged).sum() for vector in vectors_K]
     weights_K = WeightRule(squared_norms_K, config)(torch.stack(flat), merged)
-    result, losses = gradient_flow(vectors_K, merged, weights_K / squared_norms_K, flow_time)
+    result, losses = gradient_flow(vectors_K, merged, weights_K / squared_norms_K, flow_gain(flow_time))
     return MergedLayer(result, losses, (_floats(weights_K),) * 2, "spectral")
 
 

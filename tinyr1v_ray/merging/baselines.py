@@ -16,7 +16,7 @@ tensor is cut (`blocks.py`) belongs to the definition: DARE's masks are seeded b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,14 +24,12 @@ from torch import Tensor
 
 from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.merging.amm import MergedLayer, merge_task_vectors
+from tinyr1v_ray.merging.blocks import Blocks
 from tinyr1v_ray.merging.custom_method import FUNCTION, merge_by_function
 from tinyr1v_ray.merging.task_vectors import Vectors, total
 
 _LOW_BITS = 16
 _MAGNITUDE = 0x7FFFFFFF
-
-Blocks = Callable[[], Iterable[Tensor]]
-"""Starts a pass over a tensor's task vectors in float32 blocks [K, n]."""
 
 
 def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, method: MethodConfig, name: str = "") -> MergedLayer:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+
+from torch import Tensor
 
 CHUNK_ELEMENTS = 1 << 18
 """A block has about this many elements: small enough for the caches, whatever the size of the tensor."""
+
+Blocks = Callable[[], Iterable[Tensor]]
+"""Starts a pass over a tensor's task vectors in float32 blocks [K, n]."""
 
 
 def rows_per_block(columns: int) -> int:

@@ -1,0 +1,48 @@
+"""RAM and RAM+: Reinforced Agent Merging (arXiv 2601.13572) of one tensor, entry by entry.
+
+On-policy training moves few entries, and other ones in every expert; a mean would shrink what one expert alone has
+learned. With S(e) the experts that changed entry e, |tau_i(e)| > threshold:
+
+    m(e) = lambda_i tau_i(e)             where i alone changed it
+    m(e) = mean over S(e) of tau_i(e)    where several did;  0 where none did
+    lambda_i = 1 + rescale * min(rho_i, 1),  rho_i = entries that i shares / entries that i alone changed
+
+RAM has rescale 0, RAM+ 0.2, as in the authors' code. They count rho_i over the whole model; here it is counted in each
+tensor [R], so that a tensor can be merged without the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tinyr1v_ray.merging.blocks import Blocks
+
+
+def merge_by_overlap(block_KN: Tensor, threshold: float, scales_K: Sequence[float]) -> Tensor:
+    """m of one block [N]; `scales_K` is lambda.
+
+    >>> block = torch.tensor([[0.5, 0.2, 0.0], [0.0, 0.4, 0.0]])
+    >>> merge_by_overlap(block, 1e-5, [1.5, 1.0])
+    tensor([0.7500, 0.3000, 0.0000])
+    """
+    changed_KN = block_KN.abs() > threshold
+    count_N = changed_KN.sum(0)
+    kept_KN = block_KN * changed_KN
+    alone_N = torch.tensor(scales_K, dtype=block_KN.dtype, device=block_KN.device) @ kept_KN
+    return torch.where(count_N == 1, alone_N, kept_KN.sum(0) / count_N.clamp_(min=1))
+
+
+def scales_of_unique_entries(blocks: Blocks, threshold: float, rescale: float) -> list[float]:
+    """lambda_i from one pass over the tensor; 1 for an expert that changes nothing."""
+    shared: Tensor | int = 0
+    alone: Tensor | int = 0
+    for block_KN in blocks():
+        changed_KN = block_KN.abs() > threshold
+        count_N = changed_KN.sum(0)
+        shared = shared + (changed_KN & (count_N > 1)).sum(1)
+        alone = alone + (changed_KN & (count_N == 1)).sum(1)
+    ratio_K = (torch.as_tensor(shared) / torch.as_tensor(alone).clamp(min=1)).clamp(max=1)
+    return [1 + rescale * ratio for ratio in ratio_K.tolist()]
