@@ -185,3 +185,16 @@ class MergeConfig(Settings):
     def named_methods(self) -> dict[str, MethodConfig]:
         """Name (empty for the single method, whose output is the folder itself) -> method."""
         return dict(self.methods) or {"": self.method}
+
+
+class OverlapCase(Settings):
+    """How experts with planted overlap are made of real ones (`tinyr1v_ray/merging/planting.py`)."""
+
+    num_experts: int | None = Field(default=None, ge=2)
+    """The first so many of the experts; not set: all."""
+    opposed: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the shared part's entries whose sign is turned, in each expert other ones."""
+    norm_ratio: float = Field(default=1.0, ge=1)
+    """Norm of the first expert's task vectors over the last one's; 1 leaves each its own."""
+    rank: int | None = Field(default=None, ge=1)
+    """Dimensions of the one row space that all task vectors of a matrix lie in; not set: whatever they have."""
