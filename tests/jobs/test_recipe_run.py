@@ -35,7 +35,7 @@ from tinyr1v_ray.jobs.recipe import job as pipeline
 from tinyr1v_ray.jobs.recipe import merge_stage, train_stage
 from tinyr1v_ray.jobs.recipe.graph import build_graph
 from tinyr1v_ray.jobs.recipe.index import Index, State
-from tinyr1v_ray.jobs.recipe.stage import recipe_folder
+from tinyr1v_ray.jobs.recipe.stage import Stopped, recipe_folder
 from tinyr1v_ray.jobs.train import job as training
 from tinyr1v_ray.jobs.train.inputs import load_inputs
 from tinyr1v_ray.miniature.base import base_model_folder
@@ -182,15 +182,15 @@ def test_an_interrupted_merge_goes_on_from_its_journal(config: Path) -> None:
     asyncio.run(index.begin(merge))
     stop = threading.Event()
     stop.set()
-    with pytest.raises(merge_stage._Stopped):
-        merge_stage._merge(merge.settings, Display(quiet=True), stop)
+    with pytest.raises(Stopped):
+        merge_stage.merge_until(merge.settings, Display(quiet=True), stop)
     journal = merge.folder.with_name(f".{merge.folder.name}.partial") / "journal.jsonl"
     before = journal.read_text()
     assert '"task"' in before
     index = Index(recipe_folder(settings), settings, graph)
     asyncio.run(index.begin(merge))
     assert journal.read_text() == before
-    merge_stage._merge(merge.settings, Display(quiet=True), threading.Event())
+    merge_stage.merge_until(merge.settings, Display(quiet=True), threading.Event())
     index.finish(merge)
     assert Index(recipe_folder(settings), settings, graph).states[merge.id] is State.DONE
 

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt, model_validator
 from tinyr1v_ray.config.base import Settings, Share
 from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.config.folders import Folder
-from tinyr1v_ray.config.merge import JobConfig, MethodConfig
+from tinyr1v_ray.config.merge import JobConfig, MethodConfig, OverlapCase
 from tinyr1v_ray.config.telemetry import Port
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$", max_length=40)]
@@ -60,6 +60,42 @@ class MergingSettings(Settings):
     job: JobConfig = JobConfig()
 
 
+class DialSettings(Settings):
+    """Merges of experts with planted overlap, and how much of each expert's accuracy they keep; the miniature alone."""
+
+    experts: tuple[str, ...] = ()
+    """Trainings on one domain each, whose task vectors the experts are made of; empty: the dial is not turned."""
+    shared: str = ""
+    """Training on all of their domains, whose task vector gives the direction that the experts share."""
+    overlaps: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0, 0.2, 0.4, 0.6, 0.8)
+    """Cosines of the experts."""
+    cases: dict[Name, OverlapCase] = Field(default_factory=dict)
+    """Name of a row of the dial -> how its experts are made; empty: one row, `plain`, of all experts."""
+    num_items: int = Field(default=300, ge=1)
+    """Held-out items of each domain."""
+
+    @property
+    def named_cases(self) -> dict[str, OverlapCase]:
+        """Name of a row -> how its experts are made."""
+        return dict(self.cases) or {"plain": OverlapCase()}
+
+
+class DialPoint(Settings):
+    """One point of the dial, resolved. The three about experts run in parallel."""
+
+    base: Folder
+    experts: tuple[Folder, ...]
+    domains: tuple[str, ...]
+    shared: Folder
+    overlap: float
+    case_name: str
+    case: OverlapCase
+    methods: dict[Name, MethodConfig]
+    num_items: int
+    seed: int
+    job: JobConfig
+
+
 class PipelineConfig(Settings):
     """Base -> trainings -> merges -> evaluation of all -> report, for every seed."""
 
@@ -76,6 +112,7 @@ class PipelineConfig(Settings):
     trainings: Annotated[dict[Name, TrainingSettings], Field(min_length=1)]
     """Name of a model -> how its training differs."""
     merge: MergingSettings = MergingSettings()
+    dial: DialSettings = DialSettings()
     evaluate: dict[str, Any] = Field(default_factory=dict)
     """Settings of `tinyr1v evaluate`, for every model; model, output and seed are the recipe's."""
     study: StudySettings = StudySettings()
@@ -90,14 +127,15 @@ class PipelineConfig(Settings):
         named = [(f"trainings.{name}.start_from", training.start_from) for name, training in self.trainings.items()]
         named += [("merge.experts", expert) for expert in self.merge.experts]
         named += [(f"study.methods.{name}", one) for name, each in self.study.methods.items() for one in each]
+        named += [("dial.experts", expert) for expert in self.dial.experts] + [("dial.shared", self.dial.shared)]
         for key, name in named:
             if name and name not in self.trainings:
                 raise ValueError(
                     f"{key} names {name!r}; it is one of trainings ({', '.join(self.trainings)}); correct it"
                 )
-        for expert in self.merge.experts:
+        for expert in (*self.merge.experts, *self.dial.experts, *filter(None, [self.dial.shared])):
             if self.trainings[expert].seeds is not None:
-                raise ValueError(f"merge.experts has {expert!r}, which is not trained with every seed; unset its seeds")
+                raise ValueError(f"{expert!r} is merged, and not trained with every seed; unset its seeds")
         if bool(self.merge.experts) != bool(self.merge.methods):
             raise ValueError("merge has experts or methods alone; a merge needs both; set both or none")
         trained, merged = self.trainings.keys(), self.merge.methods.keys()
@@ -107,7 +145,22 @@ class PipelineConfig(Settings):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} has one twice; each is done once; remove it")
         self._check_sequences()
+        self._check_dial()
         return self
+
+    def _check_dial(self) -> None:
+        dial = self.dial
+        if not dial.experts:
+            return
+        if not dial.shared or not self.merge.methods:
+            missing = "dial.shared" if not dial.shared else "merge.methods"
+            raise ValueError(f"dial has experts and {missing} is not set; both give what is merged, and how; set it")
+        for name, case in dial.named_cases.items():
+            if len(dial.experts) < max(2, case.num_experts or 0):
+                raise ValueError(
+                    f"dial.cases.{name} needs {max(2, case.num_experts or 0)} experts and dial.experts has "
+                    f"{len(dial.experts)}; each is made of another training; name more"
+                )
 
     def _check_sequences(self) -> None:
         for name, training in self.trainings.items():

@@ -9,14 +9,17 @@ lower; what `full` writes beyond `needed` is idle.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from scipy.stats import binomtest
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+from transformers.utils.logging import disable_progress_bar
 
 from tinyr1v_ray.miniature.batches import conversation, cut_patches
+from tinyr1v_ray.miniature.build import DATA_SEED
 from tinyr1v_ray.miniature.tasks.catalogue import items
 from tinyr1v_ray.miniature.tasks.item import Item, Style
 from tinyr1v_ray.miniature.tasks.pools import Domain, Pool
@@ -171,6 +174,23 @@ def measure(
             by_need = {str(need): _summary([one for one in scored if one.need == need]) for need in needs}
             scores[str(domain)][mode] = {**_summary(scored), "by_need": by_need}
     return scores
+
+
+def answered(
+    folder: Path, domains: Sequence[Domain], num_items: int, seed: int
+) -> Iterator[tuple[Domain, list[Scored]]]:
+    """Of the model in a folder, domain by domain, its scored answers, sampled as in RL.
+
+    To the first `num_items` of the evaluation pool's file, in the same order for every model. Each domain starts from
+    the seed, so that models differ alone.
+    """
+    disable_progress_bar()
+    processor = Qwen2_5_VLProcessor.from_pretrained(folder)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    for domain in domains:
+        torch.manual_seed(seed)
+        chosen = list(items(domain, Pool.EVALUATION, num_items, DATA_SEED))
+        yield domain, [answer for batch in score(model, processor, chosen, "sampled") for answer in batch]
 
 
 def _summary(scored: list[Scored]) -> dict[str, float]:

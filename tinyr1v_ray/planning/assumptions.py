@@ -54,6 +54,8 @@ MERGE_FLOPS_SHARE = {"gpu": 0.5, "cpu": 0.5}
 """Share of the float32 peak that merging reaches (large products)."""
 MERGE_IO_BYTES_PER_S = 1e9
 """Files of a merge."""
+DIAL_ANSWER_S, DIAL_MODEL_S = 0.012, 1.5
+"""An answer of the miniature on one core, 150 at once (measured), and loading a model (an allowance)."""
 ZERO_BUCKET = 200_000_000
 """Elements of DeepSpeed's largest communication bucket, as the learner sets it."""
 ZERO3_LIVE = 1_000_000_000

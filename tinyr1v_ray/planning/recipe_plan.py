@@ -10,11 +10,13 @@ from typing import Any
 from tinyr1v_ray.cluster.shape import ClusterShape
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.pipeline import PipelineConfig
+from tinyr1v_ray.jobs.recipe.dial_stage import DialStage
 from tinyr1v_ray.jobs.recipe.evaluate_stage import EvaluateStage
 from tinyr1v_ray.jobs.recipe.graph import build_graph
 from tinyr1v_ray.jobs.recipe.merge_stage import MergeStage
 from tinyr1v_ray.jobs.recipe.stage import AnyStage
 from tinyr1v_ray.jobs.recipe.train_stage import TrainStage
+from tinyr1v_ray.planning.dial_plan import plan_dial_point
 from tinyr1v_ray.planning.evaluate_plan import plan_evaluate_settings
 from tinyr1v_ray.planning.merge_plan import plan_merge_settings
 from tinyr1v_ray.planning.plan import Plan, PlanRequest, Section
@@ -70,6 +72,7 @@ _PLANNERS: Mapping[type[AnyStage], Callable[[Any, PlanRequest, ClusterShape], Pl
     TrainStage: plan_train_settings,
     MergeStage: plan_merge_settings,
     EvaluateStage: plan_evaluate_settings,
+    DialStage: plan_dial_point,
 }
 
 

@@ -19,6 +19,8 @@ from tinyr1v_ray.report.chart import (
     figure_of,
     picture,
 )
+from tinyr1v_ray.report.dial import DialCase
+from tinyr1v_ray.report.findings import REFERENCE_MERGE
 from tinyr1v_ray.report.names import ALGORITHM_NAMES
 from tinyr1v_ray.report.trainings import Curve
 
@@ -148,6 +150,36 @@ def interval_chart(rows: Sequence[tuple[str, Estimate, bool]], what: str) -> Pic
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(what)
         return picture(figure, f"{what} with 95 % intervals: {said}.")
+
+
+def dial_chart(case: DialCase) -> Picture:
+    """Retention by overlap, a line a method: AMM in the leading colour, the base dashed."""
+    overlaps = [point.overlap for point in case.points]
+    lines = {method: [100 * point.retention[method] for point in case.points] for method in case.labels}
+    said = "; ".join(
+        f"{case.labels[method]} "
+        + ", ".join(f"{value:.0f} % at {c:g}" for c, value in zip(overlaps, values, strict=True))
+        for method, values in lines.items()
+    )
+    num_rows = (len(lines) + 1) // 2
+    with figure_of(height_in=2.6 + 0.22 * num_rows) as figure:
+        axes = figure.add_subplot()
+        for number, (method, values) in enumerate(lines.items()):
+            is_amm, is_base = method == REFERENCE_MERGE, method == "base"
+            axes.plot(
+                overlaps,
+                values,
+                label=_short(case.labels[method]),
+                color=COLOURS["lipo"] if is_amm else INK if is_base else SERIES[1:][number % (len(SERIES) - 1)],
+                linestyle=":" if is_base else ("-", "--", "-.")[number // (len(SERIES) - 1) % 3],
+                linewidth=2.6 if is_amm else 1.3,
+                marker="o" if is_amm else None,
+                markersize=4,
+            )
+        axes.set_xlabel("planted cosine of the experts")
+        axes.set_title(f"{case.name.replace('_', ' ')}: accuracy kept, %", loc="left")
+        figure.legend(loc="outside lower left", ncols=2, handlelength=2.4, columnspacing=1.2)
+        return picture(figure, f"Share of the experts' accuracy that is kept, {case.name}: {said}.")
 
 
 def matrix_chart(names: Sequence[str], values_KK: np.ndarray) -> Picture:

@@ -11,6 +11,7 @@ from tinyr1v_ray.report import tables
 from tinyr1v_ray.report.answer_browser import ShownItem, shown_items
 from tinyr1v_ray.report.beside import Beside, beside_the_paper
 from tinyr1v_ray.report.claims import Claim, claims_of
+from tinyr1v_ray.report.dial import DialCase, read_dial
 from tinyr1v_ray.report.findings import Findings, domains_of, find
 from tinyr1v_ray.report.geometry import Geometry, read_geometry
 from tinyr1v_ray.report.group_browser import ShownGroup, shown_groups
@@ -53,6 +54,7 @@ class Contents:
     frontiers: Mapping[str, Sequence[tables.FrontierRow]]
     study: Study | None
     geometry: Geometry | None
+    dial: Sequence[DialCase]
     difficulty: Sequence[tables.DifficultyTable]
     items: Sequence[ShownItem]
     groups: Sequence[ShownGroup]
@@ -67,7 +69,8 @@ def read_contents(run: Path) -> Contents:
     labels, domains, findings = labels_of(outcomes.models), domains_of(outcomes), find(outcomes)
     (preferences, uncounted), (groups, unshown) = _preferences(trainings), shown_groups(trainings, labels)
     (geometry, unmerged), (provenance, unknown) = read_geometry(recipe), read_provenance(recipe)
-    damage = [*unread, *uncounted, *unshown, *unmerged, *unknown]
+    dial, unturned = read_dial(recipe)
+    damage = [*unread, *uncounted, *unshown, *unmerged, *unknown, *unturned]
     by_domain = {domain: {metric: curves(trainings, domain, metric) for metric in METRICS} for domain in domains}
     drawn = {domain: found for domain, found in by_domain.items() if any(found.values())}
     lengths = {domain: found["length_mean"] for domain, found in drawn.items()}
@@ -87,6 +90,7 @@ def read_contents(run: Path) -> Contents:
         frontiers={domain: tables.frontier_rows(domain, outcomes) for domain in tables.sweep_domains(outcomes)},
         study=study_of(recipe.study, outcomes),
         geometry=geometry,
+        dial=dial,
         difficulty=tables.difficulty_tables(outcomes),
         items=shown_items(outcomes, labels),
         groups=groups,

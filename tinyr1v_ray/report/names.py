@@ -49,11 +49,22 @@ def _label(model: Model) -> str:
         how = ALGORITHM_NAMES.get(model.algorithm, model.algorithm)
         swept = model.role == "baseline" and model.algorithm == "lipo" and model.boost is not None
         return f"{how} on {model.home}, boost\N{NO-BREAK SPACE}{model.boost:g}" if swept else f"{how} on {model.home}"
-    is_merge = model.role == "merged"
-    if is_merge and model.algorithm in KNOWN_NAMES and not model.name.startswith(model.algorithm):
-        return f"{KNOWN_NAMES[model.algorithm]} ({model.name})"
-    is_known = model.algorithm in KNOWN_NAMES if is_merge else model.name in ("mixture", "sequential")
-    if model.name in KNOWN_NAMES and is_known:
-        return KNOWN_NAMES[model.name]
-    words = model.name.replace("_", " ")
+    if model.role == "merged":
+        return merge_label(model.name, model.algorithm)
+    return KNOWN_NAMES[model.name] if model.name in ("mixture", "sequential") else _as_words(model.name)
+
+
+def merge_label(name: str, method: str) -> str:
+    """Of a merged model by its name and its method.
+
+    >>> merge_label("amm", "amm"), merge_label("mine", "ties"), merge_label("ties_dense", "ties")
+    ('AMM', 'TIES (mine)', 'Ties dense')
+    """
+    if method in KNOWN_NAMES and not name.startswith(method):
+        return f"{KNOWN_NAMES[method]} ({name})"
+    return KNOWN_NAMES[name] if name in KNOWN_NAMES and method in KNOWN_NAMES else _as_words(name)
+
+
+def _as_words(name: str) -> str:
+    words = name.replace("_", " ")
     return words[:1].upper() + words[1:]

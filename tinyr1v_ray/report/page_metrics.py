@@ -11,6 +11,7 @@ import numpy as np
 from tinyr1v_ray.evaluation.comparison import Difference
 from tinyr1v_ray.evaluation.statistics import Estimate
 from tinyr1v_ray.report.contents import Contents
+from tinyr1v_ray.report.dial import DialCase
 from tinyr1v_ray.report.findings import Compared
 from tinyr1v_ray.report.tables import ModelRow
 
@@ -44,6 +45,7 @@ def metrics_of(contents: Contents) -> dict[str, Any]:
             "weighted": _matrix(geometry.weighted_KK),
             "whole": _matrix(geometry.whole_KK),
         },
+        "dial": [_dial(case) for case in contents.dial],
         "seconds": {stage.id: stage.seconds for stage in contents.recipe.stages},
         "notes": list(contents.notes),
     }
@@ -71,6 +73,25 @@ def _model(row: ModelRow) -> dict[str, Any]:
         "average_score": row.score,
         "average_tokens": _estimate(row.tokens),
         "retention": row.retention,
+    }
+
+
+def _dial(case: DialCase) -> dict[str, Any]:
+    return {
+        "case": case.name,
+        "num_experts": case.num_experts,
+        "points": [
+            {
+                "overlap": point.overlap,
+                "cosine": point.cosine,
+                "seeds": list(point.seeds),
+                "num_items": point.num_items,
+                "experts": point.experts,
+                "retention": dict(point.retention),
+                "amm_minus": {method: _difference(lead) for method, lead in point.lead.items()},
+            }
+            for point in case.points
+        ],
     }
 
 

@@ -12,6 +12,7 @@ from tinyr1v_ray.config.kinds import values_at
 from tinyr1v_ray.config.pipeline import PipelineConfig
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.files.hashing import value_sha256
+from tinyr1v_ray.jobs.recipe.dial_stage import DialStage
 from tinyr1v_ray.jobs.recipe.evaluate_stage import EvaluateStage
 from tinyr1v_ray.jobs.recipe.identity import benchmark_identity, model_identity, source_identity
 from tinyr1v_ray.jobs.recipe.merge_stage import MergeStage
@@ -79,6 +80,8 @@ class _Builder:
                     yield model
         if self._config.merge.experts:
             yield from self._merge(seed, trained)
+        if self._config.dial.experts:
+            self._dial(trained)
 
     def _base_model(self, seed: int) -> RecipeModel:
         return RecipeModel(BASE, seed, Path(self._config.base), self._base)
@@ -97,6 +100,19 @@ class _Builder:
         stage = self._add(MergeStage.build(self._config, seed, experts, self._inputs))
         for name in merge.methods:
             yield RecipeModel(name, seed, stage.result / name, value_sha256([stage.fingerprint, name]), stage.id)
+
+    def _dial(self, trained: Mapping[str, RecipeModel]) -> None:
+        """A stage for each overlap of each case; it makes no model."""
+        dial = self._config.dial
+        models = [(trained[name], self._domain(trained[name])) for name in (*dial.experts, dial.shared)]
+        for case in dial.named_cases:
+            for overlap in dial.overlaps:
+                self._add(DialStage.build(self._config, case, overlap, models, self._inputs))
+
+    def _domain(self, model: RecipeModel) -> str:
+        """The one domain that it was trained on; empty for several."""
+        domains = self._stages[model.made_by].describe(model, self._config)["domains"]
+        return domains[0] if len(domains) == 1 else ""
 
     def _evaluation(self, model: RecipeModel) -> str:
         """The base's greedy answers are drawn once for all seeds.

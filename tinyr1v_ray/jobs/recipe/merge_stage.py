@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +16,9 @@ from tinyr1v_ray.jobs.recipe.stage import (
     Inputs,
     RecipeModel,
     Stage,
+    Stopped,
     has_weights,
+    run_stoppable,
     stage_fingerprint,
     stage_folder,
     without,
@@ -77,24 +77,12 @@ class MergeStage(Stage[MergeConfig]):
     async def run(self, display: Display, command: Sequence[str]) -> None:
         """Merge in a thread; when the recipe ends, it stops after the tensor at hand, and goes on there the next
         time."""
-        stop = threading.Event()
-        work = asyncio.ensure_future(asyncio.to_thread(_merge, self.settings, display, stop))
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            stop.set()
-            with suppress(_Stopped):
-                await work
-            raise
+        await run_stoppable(lambda stop: merge_until(self.settings, display, stop))
 
     def describe(self, model: RecipeModel, config: PipelineConfig) -> dict[str, Any]:
         """A merged model is told by its method."""
         method = self.settings.methods[model.name]
         return {"role": "merged", "algorithm": method.name, "merge": model.folder / _REPORT}
-
-
-class _Stopped(Exception):
-    """A merge was told to stop."""
 
 
 class _StoppableProgress(MergeProgress):
@@ -108,10 +96,11 @@ class _StoppableProgress(MergeProgress):
         """The result is in the journal already."""
         super().on_result(result)
         if self._stop.is_set():
-            raise _Stopped
+            raise Stopped
 
 
-def _merge(settings: MergeConfig, display: Display, stop: threading.Event) -> None:
+def merge_until(settings: MergeConfig, display: Display, stop: threading.Event) -> None:
+    """Merge; raises Stopped after the tensor at hand when told to."""
     prepared = prepare(settings)
     for line in prepared.conflicts:
         display.line(f"conflict: {line}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -137,3 +140,20 @@ def _without(tree: Mapping[str, Any], left_out: Sequence[str], prefix: str) -> d
 def has_weights(folder: Path) -> bool:
     """Whether a model's weights are in the folder."""
     return any(folder.glob("*.safetensors"))
+
+
+class Stopped(Exception):
+    """Work in a thread was told to stop."""
+
+
+async def run_stoppable(work: Callable[[threading.Event], None]) -> None:
+    """Work in a thread, which is told when the recipe ends, and then raises `Stopped` where it can be gone on with."""
+    stop = threading.Event()
+    task = asyncio.ensure_future(asyncio.to_thread(work, stop))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop.set()
+        with suppress(Stopped):
+            await task
+        raise
