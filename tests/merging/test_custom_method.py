@@ -14,8 +14,8 @@ from tiny_models import Merge, weights
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.merge import MergeConfig, MethodConfig
 from tinyr1v_ray.errors import ConfigError, TinyR1VError
-from tinyr1v_ray.merging.baselines import merge_matrix
 from tinyr1v_ray.merging.custom_method import merge_by_function
+from tinyr1v_ray.merging.methods import merge_matrix
 from tinyr1v_ray.merging.session import prepare_merge
 from tinyr1v_ray.merging.task_vectors import LowRank
 

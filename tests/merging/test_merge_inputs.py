@@ -92,6 +92,7 @@ def test_every_tensor_is_read_once_for_all_methods(
     methods = {
         "amm": {"amm": {"steps": 2}}, "wudi": {"name": "wudi", "amm": {"steps": 2}}, "iso_c": {"name": "iso_c"},
         "ties": {"name": "ties"}, "dense_ties": {"name": "ties", "density": 0.7}, "dare": {"name": "dare"},
+        "ram_plus": {"name": "ram_plus"}, "resmerge": {"name": "resmerge"}, "swudi": {"name": "swudi"},
     }  # fmt: skip
     models = [tied_base, *experts]
     prepared = prepared_merge(models, tmp_path / "merged", methods=methods)
@@ -101,13 +102,18 @@ def test_every_tensor_is_read_once_for_all_methods(
     assert sum(sizes) == stored
 
 
-def test_ties_reads_tensors_too_large_to_hold_three_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "setting", "num_reads"), [("ties", "density", 3), ("ram_plus", "threshold", 2), ("ram", "threshold", 1)]
+)
+def test_tensors_too_large_to_hold_are_read_again_once_for_all_methods(
+    name: str, setting: str, num_reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plan_room, "_HELD_BYTES", 0)
-    methods = {str(i): {"name": "ties", "density": density} for i, density in enumerate((0.1, 0.2, 0.5))}
+    methods = {str(i): {"name": name, setting: value} for i, value in enumerate((0.1, 0.2, 0.5))}
     prepared = prepared_merge(write_models(tmp_path, 1300, 500), tmp_path / "merged", methods=methods)
     sizes = count_bytes(monkeypatch)
     run_merge(prepared, plain_runner, Silent())
-    assert sum(sizes) == 3 * 3 * 1300 * 500 * 4
+    assert sum(sizes) == num_reads * 3 * 1300 * 500 * 4
 
 
 # inputs that change

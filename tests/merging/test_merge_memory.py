@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tinyr1v_ray.config.merge import AmmConfig, MergeConfig
+from tinyr1v_ray.config.merge import AmmConfig, MergeConfig, MethodConfig
 from tinyr1v_ray.files.safetensors_file import header_bytes
 from tinyr1v_ray.merging.amm import merge_task_vectors
 from tinyr1v_ray.merging.costs import MatrixShape, gram_cost, thin_cost
+from tinyr1v_ray.merging.methods import SOLVED
 from tinyr1v_ray.merging.session import prepare_merge
 
 pytestmark = pytest.mark.slow
@@ -28,6 +29,7 @@ from pathlib import Path
 from tinyr1v_ray.config.base import load_settings
 from tinyr1v_ray.config.merge import MergeConfig
 from tinyr1v_ray.merging.local_run import local_runner
+from tinyr1v_ray.merging.methods import SOLVED
 from tinyr1v_ray.merging.session import Silent, prepare_merge, run_merge
 config = load_settings(MergeConfig, Path(sys.argv[1]))
 run_merge(prepare_merge(config, Path(config.base)), local_runner(1, 1 << 40), Silent())
@@ -125,6 +127,30 @@ for case in json.loads(sys.argv[1]):
         cost = {"gram": gram_cost, "thin": thin_cost}[form](MatrixShape(rows, columns, (None, None)), config)
         print(form, projection, used / cost.peak_bytes)
         assert 0.5 * cost.peak_bytes < used < 1.15 * cost.peak_bytes + (16 << 20), (form, projection)
+
+
+@pytest.mark.parametrize("name", ["resmerge", "swudi", "iso_c"])
+def test_planned_memory_bounds_what_other_methods_take(name: str) -> None:
+    """The same in a process of its own; what is planned includes the task vectors."""
+    script = """
+import sys, torch
+from pathlib import Path
+from tinyr1v_ray.config.merge import MethodConfig
+from tinyr1v_ray.merging.methods import merge_matrix
+def status_bytes(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+torch.set_num_threads(1)
+method = MethodConfig(name=sys.argv[1])
+merge_matrix(torch.randn(2, 64, 64), method)
+Path("/proc/self/clear_refs").write_text("5")
+before = status_bytes("VmRSS")
+merge_matrix(torch.randn(3, 4096, 1024), method)
+print(status_bytes("VmHWM") - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script, name], capture_output=True, text=True, check=True, timeout=300)
+    planned = SOLVED[name].cost(MatrixShape(4096, 1024, (None,) * 3), MethodConfig(name=name), None).peak_bytes
+    assert 0.4 * planned < int(done.stdout) < 1.15 * planned + (16 << 20)
 
 
 def test_a_stack_of_task_vectors_is_not_copied() -> None:

@@ -4,6 +4,7 @@ library's); policies; layouts of names."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -20,12 +21,23 @@ from tiny_models import (
 from torch import Tensor
 from whole_matrix import merged_matrix
 
-from tinyr1v_ray.config.merge import WUDI, MethodConfig
+from tinyr1v_ray.cli.merge import METHODS as NAMED
+from tinyr1v_ray.config.merge import WUDI, MethodConfig, MethodName
 from tinyr1v_ray.merging.amm import AmmConfig, merge_task_vectors
 from tinyr1v_ray.merging.baselines import magnitudes_at_densities
+from tinyr1v_ray.merging.methods import ENTRYWISE, SOLVED
 from tinyr1v_ray.merging.names import canonical_name
+from tinyr1v_ray.merging.resmerge import resmerge
+from tinyr1v_ray.merging.swudi import swudi
+from tinyr1v_ray.report.names import KNOWN_NAMES
 
-METHODS = ("amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c")
+METHODS = tuple(name for name in get_args(MethodName) if name != "function")
+
+
+def test_every_method_has_a_row_and_a_label() -> None:
+    policies = {"sum", "base"}
+    assert {*ENTRYWISE, *SOLVED} - policies == set(get_args(MethodName)) and not ENTRYWISE.keys() & SOLVED.keys()
+    assert KNOWN_NAMES.keys() >= {*METHODS} and ", ".join(get_args(MethodName)) == NAMED
 
 
 @pytest.fixture
@@ -50,11 +62,14 @@ def test_all_methods_in_one_pass(
             "task_arithmetic": 0.3 * sum(each),
             "ties": ties(each, 0.2),
             "dare": merged_matrix(flat, MethodConfig(name="dare"), canonical_name(name)).view(weight.shape),
-            **dict.fromkeys(("iso_c", "amm", "wudi"), sum(each) / 3),
+            "ram": by_overlap(each, 0.0),
+            "ram_plus": by_overlap(each, 0.2),
+            **dict.fromkeys(("iso_c", "amm", "wudi", "resmerge", "swudi"), sum(each) / 3),
         }
         if is_linear(name, weight):
             left, values, right = torch.linalg.svd(sum(each).double(), full_matrices=False)
             expected["iso_c"] = (left @ right * values.mean()).float()
+            expected["resmerge"], expected["swudi"] = resmerge(each), swudi(each).task_vector
             expected["amm"] = merge_task_vectors(each, AmmConfig(steps=40)).task_vector
             expected["wudi"] = merge_task_vectors(each, WUDI.model_copy(update={"steps": 40})).task_vector
         for method, delta in expected.items():
@@ -73,6 +88,18 @@ def ties(each: list[Tensor], density: float) -> Tensor:
     stack = torch.stack(trimmed)
     agree = (torch.sign(stack) == torch.sign(stack.sum(0))) & (stack != 0)
     return (stack * agree).sum(0) / agree.sum(0).clamp(min=1)
+
+
+def by_overlap(each: list[Tensor], rescale: float) -> Tensor:
+    """RAM and RAM+ of the whole tensor, entry by entry as the paper says."""
+    changed = torch.stack([tau.abs() > 1e-5 for tau in each])
+    count = changed.sum(0)
+    merged = torch.zeros_like(each[0])
+    for tau, own in zip(each, changed, strict=True):
+        num_alone, num_shared = int((own & (count == 1)).sum()), int((own & (count > 1)).sum())
+        scale = 1 + rescale * min(1.0, num_shared / max(1, num_alone))
+        merged += torch.where(own, tau * torch.where(count == 1, scale, 1 / count.clamp(min=1)), 0.0)
+    return merged
 
 
 def test_dare_drops_its_share_and_keeps_the_mean() -> None:

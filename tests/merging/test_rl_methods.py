@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tinyr1v_ray.merging.ram import merge_by_overlap, scales_of_unique_entries
+from tinyr1v_ray.merging.ram import merge_by_overlap, overlap_ratios
 from tinyr1v_ray.merging.resmerge import resmerge, spectral_head
 from tinyr1v_ray.merging.swudi import swudi
 from tinyr1v_ray.merging.task_vectors import LowRank
@@ -38,14 +38,15 @@ def ram(taus: list[Tensor], rescale: float = 0.0, columns_per_block: int = 7) ->
     """In blocks, as a tensor of any size is merged."""
     flat = torch.stack([tau.flatten() for tau in taus])
     blocks = list(flat.split(columns_per_block, dim=1))
-    scales = scales_of_unique_entries(lambda: blocks, THRESHOLD, rescale)
+    (ratios,) = overlap_ratios(lambda: blocks, [THRESHOLD])
+    scales = [1 + rescale * ratio for ratio in ratios]
     return torch.cat([merge_by_overlap(block, THRESHOLD, scales) for block in blocks]).view(taus[0].shape)
 
 
 METHODS: dict[str, Callable[[list[Tensor]], Tensor]] = {
     "ram": ram,
     "ram_plus": lambda taus: ram(taus, 0.2),
-    "resmerge": resmerge,
+    "resmerge": lambda taus: resmerge(taus),
     "swudi": lambda taus: swudi(taus).task_vector,
 }
 

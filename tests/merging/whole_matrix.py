@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from tinyr1v_ray.config.merge import MethodConfig
-from tinyr1v_ray.merging.baselines import BlockMerger, magnitudes_at_densities, merge_matrix
 from tinyr1v_ray.merging.blocks import row_blocks
-from tinyr1v_ray.merging.plan import ENTRYWISE
+from tinyr1v_ray.merging.methods import ENTRYWISE, BlockMerger, merge_matrix, survey
 
 
 def merged_matrix(vectors_K: Sequence[Tensor], method: MethodConfig, name: str) -> Tensor:
@@ -19,6 +18,6 @@ def merged_matrix(vectors_K: Sequence[Tensor], method: MethodConfig, name: str) 
         return merge_matrix(vectors_K, method, name).task_vector
     stack = torch.stack(list(vectors_K))
     blocks = [stack[:, a:b].reshape(len(stack), -1) for _, a, b in row_blocks(*stack.shape[1:])]
-    thresholds = magnitudes_at_densities(lambda: blocks, [method.density])[0] if method.name == "ties" else None
-    merger = BlockMerger(method.name, method, name, thresholds)
+    (found,) = survey(method.name, [method], lambda: blocks)
+    merger = BlockMerger(method.name, method, name, found)
     return torch.cat([merger.merge(block, number).clone() for number, block in enumerate(blocks)]).view(stack.shape[1:])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tinyr1v_ray.merging.session import MergeSummary
 
-METHODS = "amm, wudi, average, task_arithmetic, ties, dare, iso_c, function"
+METHODS = "amm, wudi, average, task_arithmetic, ties, dare, iso_c, ram, ram_plus, resmerge, swudi, function"
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -9,7 +9,20 @@ from pydantic import Field, field_validator, model_validator
 from tinyr1v_ray.config.base import MAX_ACTORS, MAX_SEED, Settings
 from tinyr1v_ray.config.folders import Folder
 
-MethodName = Literal["amm", "wudi", "average", "task_arithmetic", "ties", "dare", "iso_c", "function"]
+MethodName = Literal[
+    "amm",
+    "wudi",
+    "average",
+    "task_arithmetic",
+    "ties",
+    "dare",
+    "iso_c",
+    "ram",
+    "ram_plus",
+    "resmerge",
+    "swudi",
+    "function",
+]
 FloatName = Literal["float32", "float64"]
 
 
@@ -49,6 +62,18 @@ WUDI = AmmConfig(
 """WUDI (arXiv 2503.08099) as a special case."""
 
 
+_USERS: dict[str, tuple[MethodName, ...]] = {
+    **dict.fromkeys(("amm", "solver", "flow_time", "form"), ("amm", "wudi")),
+    "density": ("ties",),
+    "drop": ("dare",),
+    "threshold": ("ram", "ram_plus"),
+    "rescale": ("ram_plus",),
+    **dict.fromkeys(("head_rank", "head_budget", "beta_min", "beta_max"), ("resmerge",)),
+    **dict.fromkeys(("filter_time", "keep"), ("swudi",)),
+}
+"""Settings that some methods alone use."""
+
+
 class MethodConfig(Settings):
     """One way to merge, and so one output folder."""
 
@@ -71,13 +96,29 @@ class MethodConfig(Settings):
     """TIES: share of entries kept, by magnitude."""
     drop: float = Field(default=0.2, ge=0, lt=1)
     """DARE: share of entries dropped; the rest is rescaled."""
+    threshold: float = Field(default=1e-5, ge=0)
+    """RAM and RAM+: an expert has changed an entry that its task vector has above this."""
+    rescale: float = Field(default=0.2, ge=0)
+    """RAM+: how much larger entries become that one expert alone has changed, where it shares as many others."""
+    head_rank: int = Field(default=1, ge=1)
+    """ResMerge: leading singular values that are a task vector's head."""
+    head_budget: float = Field(default=0.2, ge=0)
+    """ResMerge: norm of the heads' correction over the residual backbone's, where all heads agree."""
+    beta_min: float = Field(default=0.7, ge=0)
+    """ResMerge: exponent of the residuals' coherence where they agree; `beta_max` where they oppose each other."""
+    beta_max: float = Field(default=1.0, ge=0)
+    """ResMerge: see `beta_min`."""
+    filter_time: float = Field(default=300.0, gt=0)
+    """SWUDI: t of its soft filter 1 - e^(-lambda t)."""
+    keep: float = Field(default=0.85, gt=0, le=1)
+    """SWUDI: share of directions, those of the largest lambda, in which it solves."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     """DARE's masks and stochastic rounding."""
     vision: Literal["optimise", "average", "base"] = "optimise"
     """Linears of the vision tower and its merger: by the method, averaged, or left as in the base."""
     others: Literal["average", "base", "sum"] | None = None
-    """Embeddings, head, norms, biases, convolutions. Not set: `average` for amm, wudi, iso_c and function, the method
-    itself for the methods that work entry by entry."""
+    """Embeddings, head, norms, biases, convolutions. Not set: the method itself where it works entry by entry
+    (average, task_arithmetic, ties, dare, ram, ram_plus), else `average`."""
     output_dtype: Literal["float32", "bfloat16"] = "float32"
     """What is stored; bfloat16 loses much of a small task vector, which `merge.json` measures."""
     rounding: Literal["nearest", "stochastic"] = "nearest"
@@ -99,10 +140,11 @@ class MethodConfig(Settings):
                 f"function is {self.function!r} with name {self.name}; name=function and a function "
                 "(package.module:function) go together; set both or none"
             )
-        if self.amm != AmmConfig() and self.name not in ("amm", "wudi"):
-            raise ValueError(f"amm.* is set for {self.name}; only amm and wudi use it; remove it")
-        if self.solver == "spectral" and self.name not in ("amm", "wudi"):
-            raise ValueError(f"solver is set for {self.name}; only amm and wudi have one; remove it")
+        for setting, users in _USERS.items():
+            if self.name not in users and getattr(self, setting) != type(self).model_fields[setting].default:
+                raise ValueError(f"{setting} is set for {self.name}; only {' and '.join(users)} use it; remove it")
+        if self.beta_min > self.beta_max:
+            raise ValueError(f"beta_min {self.beta_min:g} is above beta_max {self.beta_max:g}; swap them")
         if self.solver == "spectral" and self.amm.projection != "none":
             raise ValueError(
                 f"solver is spectral with amm.projection {self.amm.projection}; the closed form has no penalty "
@@ -158,8 +200,8 @@ class MergeConfig(Settings):
     """Folder to be created."""
     method: MethodConfig = MethodConfig()
     methods: dict[str, MethodConfig] = Field(default_factory=dict)
-    """Several at once: name -> method, each written to output/name; every tensor is read once (TIES alone reads one
-    above 384 MiB three times)."""
+    """Several at once: name -> method, each written to output/name; every tensor is read once (above 384 MiB, TIES
+    reads it three times and RAM+ twice)."""
     donor: str = "base"
     """Whose config, processor, tokenizer and chat template the output gets: `base`, or an expert's number (from 0)."""
     shard_mib: int = Field(default=4096, ge=1)

@@ -1,16 +1,10 @@
-"""The merges that AMM is compared with. WUDI is a setting of `amm.py`; the rest is here, with the same interface.
+"""The merges that AMM is compared with; `methods.py` makes them rows of the one table. WUDI is a setting of `amm.py`.
 
 average          mean of the task vectors
 task_arithmetic  scale * sum (arXiv 2212.04089)
 ties             keep the largest entries of each, elect a sign, average what agrees (arXiv 2306.01708)
 dare             drop entries at random, rescale, then scale * sum (arXiv 2311.03099)
 iso_c            the sum with all singular values set to their mean (arXiv 2502.04959), matrices only
-function         a custom one (`custom_method.py`), matrices only
-
-All but the last two (`plan.ENTRYWISE`) work entry by entry and so on any block of a tensor, given what must be known
-of the whole tensor first (TIES' thresholds): `BlockMerger` is fed block by block and holds nothing but a block. How a
-tensor is cut (`blocks.py`) belongs to the definition: DARE's masks are seeded by tensor, expert and block. The others
-(`plan.SOLVED`) need a whole matrix: `merge_matrix`.
 """
 
 from __future__ import annotations
@@ -22,29 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinyr1v_ray.config.merge import MethodConfig
-from tinyr1v_ray.merging.amm import MergedLayer, merge_task_vectors
 from tinyr1v_ray.merging.blocks import Blocks
-from tinyr1v_ray.merging.custom_method import FUNCTION, merge_by_function
 from tinyr1v_ray.merging.task_vectors import Vectors, total
 
 _LOW_BITS = 16
 _MAGNITUDE = 0x7FFFFFFF
-
-
-def merge_matrix(task_vectors_K: Sequence[Tensor] | Vectors, method: MethodConfig, name: str = "") -> MergedLayer:
-    """Merge one matrix by a method that needs all of it, scale included; `name` is for messages."""
-    if method.name in ("amm", "wudi"):
-        layer = merge_task_vectors(
-            task_vectors_K, method.amm, form=method.form, solver=method.solver, flow_time=method.flow_time
-        )
-        layer.task_vector.mul_(method.factor)
-        return layer
-    if method.name == "iso_c":
-        return MergedLayer(iso_c(task_vectors_K).mul_(method.factor), (0.0,))
-    assert method.name == FUNCTION
-    merged = merge_by_function(task_vectors_K, method.function, name)
-    return MergedLayer(merged.mul_(method.factor), (0.0,))
 
 
 def iso_c(task_vectors_K: Sequence[Tensor] | Vectors) -> Tensor:
@@ -56,46 +32,14 @@ def iso_c(task_vectors_K: Sequence[Tensor] | Vectors) -> Tensor:
     return (left * values.mean()) @ right
 
 
-class BlockMerger:
-    """One entrywise rule on one tensor."""
-
-    def __init__(self, rule: str, method: MethodConfig, name: str, thresholds_K: Sequence[float] | None = None) -> None:
-        """`thresholds_K` is for TIES, from `magnitudes_at_densities`."""
-        self._rule, self._method, self._name = rule, method, name
-        self._factor = method.factor if rule == method.name else 1.0
-        self._sum: Tensor | None = None
-        self._thresholds_K = thresholds_K
-
-    def merge(self, block_KN: Tensor, number: int) -> Tensor:
-        """m of one block [n]; `number` counts the tensor's blocks and seeds DARE's mask. The next call may reuse it."""
-        num = len(block_KN)
-        if self._rule == "base":
-            return block_KN.new_zeros(block_KN.shape[1])
-        if self._rule in ("average", "sum", "task_arithmetic"):
-            return self._summed(block_KN).mul_(self._factor / num if self._rule == "average" else self._factor)
-        if self._rule == "dare":
-            return self._dropped(block_KN, number).mul_(self._factor)
-        assert self._thresholds_K is not None
-        return elect_and_average(block_KN, self._thresholds_K).mul_(self._factor)
-
-    def _summed(self, block_KN: Tensor) -> Tensor:
-        size = block_KN.shape[1]
-        if self._sum is None or len(self._sum) < size:
-            self._sum = torch.empty(size)
-        result = self._sum[:size].copy_(block_KN[0])
-        for values in block_KN[1:]:
-            result.add_(values)
-        return result
-
-    def _dropped(self, block_KN: Tensor, number: int) -> Tensor:
-        """Each entry of each expert survives with probability 1 - drop and is then divided by it."""
-        kept = 1 - self._method.drop
-        result = block_KN.new_zeros(block_KN.shape[1])
-        for expert, values in enumerate(block_KN):
-            generator = torch.Generator().manual_seed(seed_of(self._method.seed, "dare", self._name, expert, number))
-            mask = torch.rand(len(values), generator=generator) < kept
-            result.addcmul_(values, mask.to(values.dtype), value=1 / kept)
-        return result
+def drop_and_rescale(block_KN: Tensor, drop: float, seeds_K: Sequence[int]) -> Tensor:
+    """DARE's sum: each entry of each expert survives with probability 1 - drop and is then divided by it."""
+    kept = 1 - drop
+    result = block_KN.new_zeros(block_KN.shape[1])
+    for values, seed in zip(block_KN, seeds_K, strict=True):
+        mask = torch.rand(len(values), generator=torch.Generator().manual_seed(seed)) < kept
+        result.addcmul_(values, mask.to(values.dtype), value=1 / kept)
+    return result
 
 
 def elect_and_average(block_KN: Tensor, thresholds_K: Sequence[float]) -> Tensor:

@@ -6,7 +6,7 @@ A matrix product of [a, b] by [b, c] counts 2abc flops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinyr1v_ray.config.merge import AmmConfig
 from tinyr1v_ray.merging.forms import FormName, is_wide
@@ -115,16 +115,36 @@ def spectral_cost(shape: MatrixShape, config: AmmConfig) -> Cost:
     return Cost(27 * side**3 + products + after, 0, (8 + 6 * num) * numel * item, 0, 0, held * item, 0)
 
 
+def one_pass_cost(flops: int, peak_bytes: int, traffic_bytes: int = 0) -> Cost:
+    """Of a method that takes no steps."""
+    return Cost(flops, 0, traffic_bytes, 0, 0, peak_bytes, 0)
+
+
+def iso_c_cost(shape: MatrixShape) -> Cost:
+    """One singular value decomposition of the sum, slow for its flops."""
+    side, other = sorted((shape.rows, shape.columns))
+    return one_pass_cost(40 * other * side**2, 4 * shape.numel * (len(shape.ranks_K) + 4) + 16 * side**2)
+
+
+def custom_cost(shape: MatrixShape) -> Cost:
+    """Unknown: as if it went over its task vectors a few times."""
+    num = len(shape.ranks_K)
+    return one_pass_cost(10 * num * shape.numel, 4 * shape.numel * (3 * num + 4), 4 * shape.numel * 10 * num)
+
+
 def choose_form(shape: MatrixShape, config: AmmConfig) -> FormName:
     """The form with fewer flops over the whole merge; ties go to the Gram form."""
     return "thin" if thin_cost(shape, config).flops < gram_cost(shape, config).flops else "gram"
 
 
 def matrix_cost(shape: MatrixShape, config: AmmConfig, solver: str, form: FormName) -> Cost:
-    """The cost of one matrix under AMM or WUDI."""
+    """The cost of one matrix under AMM or WUDI, with its result, or all inputs once more in double precision."""
     if solver == "spectral":
-        return spectral_cost(shape, config)
-    return gram_cost(shape, config) if form == "gram" else thin_cost(shape, config)
+        cost = spectral_cost(shape, config)
+    else:
+        cost = gram_cost(shape, config) if form == "gram" else thin_cost(shape, config)
+    beside = 1 + len(shape.ranks_K) if config.dtype == "float64" else 1
+    return replace(cost, peak_bytes=cost.peak_bytes + 4 * shape.numel * beside)
 
 
 def is_frozen(config: AmmConfig) -> bool:

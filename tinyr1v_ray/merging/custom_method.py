@@ -1,4 +1,4 @@
-"""A custom merge method: called on one matrix, checked, and tried before anything is written.
+"""A custom merge method, called on one matrix and checked.
 
 It is any function of K task vectors [out, in], float32, in the order of the experts, with zeros for an expert that
 leaves the matrix alone. It gets copies, so it may work in place. What it returns becomes a model's weights, so it is
@@ -15,25 +15,23 @@ from torch import Tensor
 from tinyr1v_ray.config.custom_function import function_sha256, load_function, told
 from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.errors import MergeError, MergeInputError
-from tinyr1v_ray.merging.plan import MergePlan, TensorTask
-from tinyr1v_ray.merging.sources import TensorSource
 from tinyr1v_ray.merging.task_vectors import TaskVector, Vectors, dense
 
 FUNCTION = "function"
 """The method's name, and its rule's."""
-_SETTING = "method.function"
+SETTING = "method.function"
 
 
 def function_hashes(methods: Iterable[MethodConfig]) -> dict[str, str]:
     """Every custom function of the methods -> SHA-256 of its source; raises ConfigError for what cannot be imported."""
-    return {method.function: function_sha256(_SETTING, method.function) for method in methods if method.function}
+    return {method.function: function_sha256(SETTING, method.function) for method in methods if method.function}
 
 
 def require_same_function(path: str, sha256: str) -> None:
     """Raise MergeError where this process finds another function under the name than the plan was made with."""
-    if function_sha256(_SETTING, path) != sha256:
+    if function_sha256(SETTING, path) != sha256:
         raise MergeError(
-            f"{_SETTING} {path} has another source here than where the merge was planned; a merge has one method; "
+            f"{SETTING} {path} has another source here than where the merge was planned; a merge has one method; "
             "make it the same on all nodes and start the merge again"
         )
 
@@ -44,9 +42,9 @@ def merge_by_function(vectors_K: Sequence[Tensor] | Vectors, path: str, name: st
     Raises MergeInputError for anything else than a finite tensor of the task vectors' shape, MergeError for what the
     function raises: that may be want of memory, and a merge goes on behind it.
     """
-    function = load_function(_SETTING, path)
+    function = load_function(SETTING, path)
     given = [dense(vector).float().clone() for vector in vectors_K]
-    shape, where = tuple(given[0].shape), f"{_SETTING} {path} on {name or 'a matrix'}"
+    shape, where = tuple(given[0].shape), f"{SETTING} {path} on {name or 'a matrix'}"
     try:
         merged = function(given)
     except (Exception, SystemExit) as error:  # supervision: a user's function may raise anything
@@ -70,28 +68,3 @@ def of_every_expert(vectors: Vectors, present: Sequence[int], num_experts: int) 
     by_number = dict(zip(present, vectors, strict=True))
     zero = torch.zeros(vectors[0].shape, device=vectors[0].device)
     return [by_number.get(index, zero) for index in range(num_experts)]
-
-
-def try_functions(plan: MergePlan) -> None:
-    """Call every custom method twice on the smallest matrix that it will merge; raises MergeError (see the module).
-
-    Where there is one, a matrix that is not square, which tells a transposed result.
-    """
-    for name, method in plan.methods.items():
-        tasks = [task for task in plan.tasks if method.function and _is_merged_by_it(task, name)]
-        if not tasks:
-            continue
-        task = min(tasks, key=lambda each: (len(set(each.shape)) == 1, each.base.numel))
-        with TensorSource(task) as source:
-            source.hold()
-            vectors_K = of_every_expert(*source.vectors("cpu"), len(task.experts))
-        first, second = (merge_by_function(vectors_K, method.function, task.name) for _ in range(2))
-        if not torch.equal(first, second):
-            raise MergeError(
-                f"{_SETTING} {method.function} on {task.name} returned other numbers when it was called again; a "
-                "merge must come out the same every time; seed a generator of its own in every call"
-            )
-
-
-def _is_merged_by_it(task: TensorTask, method: str) -> bool:
-    return any(treatment.method == method and treatment.rule == FUNCTION for treatment in task.treatments)

@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -19,10 +20,11 @@ from torch import Tensor
 from tinyr1v_ray.config.merge import MethodConfig
 from tinyr1v_ray.errors import MergeInputError
 from tinyr1v_ray.merging.amm import MergedLayer
-from tinyr1v_ray.merging.baselines import BlockMerger, magnitudes_at_densities, merge_matrix, seed_of
+from tinyr1v_ray.merging.baselines import seed_of
 from tinyr1v_ray.merging.custom_method import FUNCTION, of_every_expert, require_same_function
 from tinyr1v_ray.merging.layout import Place
-from tinyr1v_ray.merging.plan import SOLVED, MergePlan, TensorTask, Treatment
+from tinyr1v_ray.merging.methods import SOLVED, BlockMerger, merge_matrix, survey
+from tinyr1v_ray.merging.plan import MergePlan, TensorTask, Treatment
 from tinyr1v_ray.merging.records import DeltaTable, TensorRecord, make_record
 from tinyr1v_ray.merging.rounding import to_output
 from tinyr1v_ray.merging.sources import TensorSource
@@ -82,20 +84,22 @@ def _execute_solved(plan: MergePlan, task: TensorTask, source: TensorSource, fol
 
 
 def _streamed_outputs(plan: MergePlan, task: TensorTask, source: TensorSource, folder: Path) -> list[_Output]:
-    """Outputs of entrywise rules. What TIES must know of the whole tensor is found here, once for all its methods."""
-    densities = {plan.methods[t.method].density for t in task.treatments if t.rule == "ties"}
-    ordered = sorted(densities)
-    found = magnitudes_at_densities(lambda: (block[1:] for _, _, block in source.blocks()), ordered) if ordered else []
-    thresholds = dict(zip(ordered, found, strict=True))
-    outputs = []
-    for treatment, place in _pairs(task):
-        if treatment.rule in SOLVED:
-            continue
-        output = _Output(plan, task, treatment, place, folder)
-        method = output.method
-        output.merger = BlockMerger(treatment.rule, method, task.name, thresholds.get(method.density))
-        outputs.append(output)
+    """Outputs of entrywise rules. What one must know of the whole tensor is found here, once for all its methods."""
+    outputs = [
+        _Output(plan, task, treatment, place, folder)
+        for treatment, place in _pairs(task)
+        if treatment.rule not in SOLVED
+    ]
+    for rule, of_rule in groupby(sorted(outputs, key=_rule), key=_rule):
+        same = list(of_rule)
+        surveys = survey(rule, [each.method for each in same], lambda: (block[1:] for _, _, block in source.blocks()))
+        for output, found in zip(same, surveys, strict=True):
+            output.merger = BlockMerger(rule, output.method, task.name, found)
     return outputs
+
+
+def _rule(output: _Output) -> str:
+    return output.treatment.rule
 
 
 @dataclass

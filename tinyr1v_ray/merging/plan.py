@@ -17,18 +17,16 @@ from tinyr1v_ray.errors import MergeError
 from tinyr1v_ray.files.safetensors_file import Stamp, TensorRef
 from tinyr1v_ray.merging.accounting import LedgerEntry, Source
 from tinyr1v_ray.merging.blocks import CHUNK_ELEMENTS
-from tinyr1v_ray.merging.costs import Cost, MatrixShape, choose_form, matrix_cost
+from tinyr1v_ray.merging.costs import MatrixShape, choose_form
 from tinyr1v_ray.merging.forms import FormName
 from tinyr1v_ray.merging.layout import Place, Shard, lay_out
 from tinyr1v_ray.merging.lora import LowRankRef
+from tinyr1v_ray.merging.methods import ENTRYWISE, SOLVED
 from tinyr1v_ray.merging.names import MATRIX_KINDS, Kind
 
 Action = Literal["merged", "averaged", "copied", "refused"]
-ENTRYWISE = ("average", "task_arithmetic", "ties", "dare")
-SOLVED = ("amm", "wudi", "iso_c", "function")
-"""Rules that need a whole matrix in memory."""
 _HELD_BYTES = 384 << 20
-"""Up to this size a tensor and its task vectors are held in memory where TIES would read them three times."""
+"""Up to this size a tensor and its task vectors are held in memory where a survey (TIES', RAM+'s) reads them before."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Treatment:
     method: str
     action: Action
     rule: str
-    """amm, wudi, iso_c, function, average, sum, task_arithmetic, ties, dare, or base."""
+    """A row of `methods.py`."""
     form: FormName | None
     reason: str
 
@@ -169,11 +167,12 @@ def _by_rule(name: str, rule: str, reason: str) -> Treatment:
     return Treatment(name, action, rule, None, reason)
 
 
-def _matrix_shape(entry: LedgerEntry) -> MatrixShape:
+def _matrix_shape(entry: LedgerEntry, every_expert: bool = False) -> MatrixShape:
+    """With the experts that change it, or all."""
     assert entry.base is not None
     rows, columns = entry.base.shape
-    ranks = (s.rank if isinstance(s, LowRankRef) else None for s in entry.experts if s is not None)
-    return MatrixShape(rows, columns, tuple(ranks))
+    sources = [source for source in entry.experts if every_expert or source is not None]
+    return MatrixShape(rows, columns, tuple(s.rank if isinstance(s, LowRankRef) else None for s in sources))
 
 
 def _held_bytes(entry: LedgerEntry) -> int:
@@ -183,9 +182,10 @@ def _held_bytes(entry: LedgerEntry) -> int:
 
 
 def _is_held(entry: LedgerEntry, treatments: Sequence[Treatment]) -> bool:
-    """Where a method needs the whole matrix, and where TIES would read it again and it is not too large."""
+    """Where a method needs the whole matrix, and where one would read it again and it is not too large."""
     rules = {treatment.rule for treatment in treatments}
-    return not rules.isdisjoint(SOLVED) or ("ties" in rules and _held_bytes(entry) <= _HELD_BYTES)
+    is_read_again = any(rule in ENTRYWISE and ENTRYWISE[rule].num_passes for rule in rules)
+    return not rules.isdisjoint(SOLVED) or (is_read_again and _held_bytes(entry) <= _HELD_BYTES)
 
 
 def task_cost(
@@ -204,30 +204,19 @@ def task_cost(
     solving = _held_bytes(entry) if held else 0
     for treatment in treatments:
         traffic += 4 * ref.numel * (3 * num + 8)
-        if treatment.rule in ("amm", "wudi"):
-            cost = _solver_cost(entry, methods[treatment.method], treatment)
+        if treatment.rule in SOLVED:
+            row = SOLVED[treatment.rule]
+            cost = row.cost(_matrix_shape(entry, row.every_expert), methods[treatment.method], treatment.form)
             flops, traffic = flops + cost.flops, traffic + cost.traffic_bytes
             operations += cost.steps * cost.step_operations
-            twice = _held_bytes(entry) if methods[treatment.method].amm.dtype == "float64" else 4 * ref.numel
-            solving = max(solving, cost.peak_bytes + twice)
-        elif treatment.rule == "iso_c":
-            side, other = sorted(ref.shape)
-            flops += 40 * other * side**2
-            solving = max(solving, 4 * ref.numel * (num + 4) + 16 * side**2)
-        elif treatment.rule == "function":  # unknown: as if it went over its task vectors a few times
-            flops, traffic = flops + 10 * num * ref.numel, traffic + 4 * ref.numel * 10 * num
-            solving = max(solving, 4 * ref.numel * (3 * num + 4))
-        elif treatment.rule == "ties":
-            traffic += 4 * ref.numel * 6 * num
+            solving = max(solving, cost.peak_bytes)
+        else:
+            traffic += 4 * ref.numel * 3 * num * ENTRYWISE[treatment.rule].num_passes
     starts = [source.start_cost for source in entry.experts if isinstance(source, LowRankRef)]
     flops += sum(start[0] for start in starts)
     solving = max([solving, *(start[1] for start in starts)])
     read = ref.nbytes + sum(source.nbytes for source in entry.experts if source is not None)
     return TaskCost(flops, traffic, operations, read, sum(p.nbytes for p in places), streaming + solving)
-
-
-def _solver_cost(entry: LedgerEntry, method: MethodConfig, treatment: Treatment) -> Cost:
-    return matrix_cost(_matrix_shape(entry), method.amm, method.solver, treatment.form or "gram")
 
 
 def _fingerprint(plan: MergePlan) -> str:

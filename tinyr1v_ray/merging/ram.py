@@ -35,14 +35,17 @@ def merge_by_overlap(block_KN: Tensor, threshold: float, scales_K: Sequence[floa
     return torch.where(count_N == 1, alone_N, kept_KN.sum(0) / count_N.clamp_(min=1))
 
 
-def scales_of_unique_entries(blocks: Blocks, threshold: float, rescale: float) -> list[float]:
-    """lambda_i from one pass over the tensor; 1 for an expert that changes nothing."""
-    shared: Tensor | int = 0
-    alone: Tensor | int = 0
+def overlap_ratios(blocks: Blocks, thresholds: Sequence[float]) -> list[list[float]]:
+    """Per threshold and expert min(rho_i, 1), in one pass over the tensor; 0 for an expert that changes nothing."""
+    shared: list[Tensor | int] = [0] * len(thresholds)
+    alone: list[Tensor | int] = [0] * len(thresholds)
     for block_KN in blocks():
-        changed_KN = block_KN.abs() > threshold
-        count_N = changed_KN.sum(0)
-        shared = shared + (changed_KN & (count_N > 1)).sum(1)
-        alone = alone + (changed_KN & (count_N == 1)).sum(1)
-    ratio_K = (torch.as_tensor(shared) / torch.as_tensor(alone).clamp(min=1)).clamp(max=1)
-    return [1 + rescale * ratio for ratio in ratio_K.tolist()]
+        for place, threshold in enumerate(thresholds):
+            changed_KN = block_KN.abs() > threshold
+            count_N = changed_KN.sum(0)
+            shared[place] = shared[place] + (changed_KN & (count_N > 1)).sum(1)
+            alone[place] = alone[place] + (changed_KN & (count_N == 1)).sum(1)
+    return [
+        (torch.as_tensor(both) / torch.as_tensor(own).clamp(min=1)).clamp(max=1).tolist()
+        for both, own in zip(shared, alone, strict=True)
+    ]

@@ -27,7 +27,8 @@ from tinyr1v_ray.merging.assets import (
     other_bases,
 )
 from tinyr1v_ray.merging.checkpoint_folder import open_checkpoint
-from tinyr1v_ray.merging.custom_method import function_hashes, try_functions
+from tinyr1v_ray.merging.custom_method import function_hashes
+from tinyr1v_ray.merging.custom_trial import try_functions
 from tinyr1v_ray.merging.execute import allocate
 from tinyr1v_ray.merging.journal import JOURNAL, OUTPUT, Journal, open_journal, verify_output
 from tinyr1v_ray.merging.lora import is_adapter
