@@ -80,7 +80,7 @@ class DialSettings(Settings):
         return dict(self.cases) or {"plain": OverlapCase()}
 
 
-class DialPoint(Settings):
+class DialPointSettings(Settings):
     """One point of the dial, resolved. The three about experts run in parallel."""
 
     base: Folder

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from tinyr1v_ray.cluster.shape import ClusterShape
 from tinyr1v_ray.config.merge import MergeConfig
-from tinyr1v_ray.config.pipeline import DialPoint
+from tinyr1v_ray.config.pipeline import DialPointSettings
 from tinyr1v_ray.planning import assumptions as given
 from tinyr1v_ray.planning.merge_plan import plan_merge_settings
 from tinyr1v_ray.planning.plan import Plan, PlanRequest
 
 
-def plan_dial_point(point: DialPoint, request: PlanRequest, cluster: ClusterShape) -> Plan:
+def plan_dial_point(point: DialPointSettings, request: PlanRequest, cluster: ClusterShape) -> Plan:
     """What one point takes."""
     settings = MergeConfig(
         base=point.base, experts=point.experts, output="merged", methods=point.methods, job=point.job

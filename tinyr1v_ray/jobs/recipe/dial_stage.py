@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from tinyr1v_ray.config.merge import MergeConfig
-from tinyr1v_ray.config.pipeline import DialPoint, PipelineConfig
+from tinyr1v_ray.config.pipeline import DialPointSettings, PipelineConfig
 from tinyr1v_ray.data.model_folder import MINIATURE, fetch_model_folder
 from tinyr1v_ray.errors import ConfigError
 from tinyr1v_ray.files.durable import replace_file
@@ -45,7 +45,7 @@ PLANTED = "planted"
 """Folder of the planted experts while they are needed."""
 
 
-class DialStage(Stage[DialPoint]):
+class DialStage(Stage[DialPointSettings]):
     """One overlap of one case; its result is a table of models by domains."""
 
     kind = "dial"
@@ -65,7 +65,7 @@ class DialStage(Stage[DialPoint]):
         chosen = [*models[: dial.named_cases[case].num_experts or len(models) - 1], models[-1]]
         _require_miniature(config, chosen[:-1])
         seed = models[-1][0].seed
-        settings = DialPoint(
+        settings = DialPointSettings(
             base=config.base,
             experts=tuple(str(model.folder) for model, _ in chosen[:-1]),
             domains=tuple(domain for _, domain in chosen[:-1]),
