@@ -37,7 +37,7 @@ RECIPE: dict[str, Any] = {
         "experts": ["math", "ocr"],
         "shared": "mixture",
         "overlaps": [0, 0.6],
-        "cases": {"plain": {}, "low_rank": {"rank": 4}},
+        "cases": {"plain": {}, "low_rank": {"rank": 4}, "real": {"planted": False}},
         "num_items": 8,
     },
     "evaluate": {"benchmarks": ["miniature:math"], "model": {"max_length": 384}, "sampling": {"max_tokens": 96}},
@@ -54,7 +54,9 @@ def dials(found: Graph) -> dict[str, DialStage]:
 
 def test_every_overlap_of_every_case_is_a_stage_after_its_trainings(tmp_path: Path) -> None:
     found = dials(graph(tmp_path))
-    assert list(found) == [f"dial/{case}_{c}/seed0" for case in ("plain", "low_rank") for c in ("0", "0.6")]
+    planted = [f"dial/{case}_{c}/seed0" for case in ("plain", "low_rank") for c in ("0", "0.6")]
+    assert list(found) == [*planted, "dial/real/seed0"]
+    assert found["dial/real/seed0"].needs == ("train/math/seed0", "train/ocr/seed0")
     stage = found["dial/low_rank_0.6/seed0"]
     assert stage.needs == ("train/math/seed0", "train/ocr/seed0", "train/mixture/seed0")
     assert stage.settings.domains == ("math", "ocr") and stage.settings.case.rank == 4
@@ -68,9 +70,11 @@ def test_every_overlap_of_every_case_is_a_stage_after_its_trainings(tmp_path: Pa
     ("overrides", "said"),
     [
         (('dial.shared=""',), ("dial.shared", "set it")),
-        (("dial.shared=nobody",), ("dial.shared", "nobody")),
+        (("dial.shared=nobody",), ("dial", "nobody")),
         (("dial.experts=[math,mixture]",), ("mixture", "several domains")),
-        (("dial.cases.plain.num_experts=3",), ("dial.cases.plain", "3 experts")),
+        (("dial.cases.plain.experts=[math]",), ("dial.cases.plain", "two")),
+        (("dial.cases.plain.experts=[math,nobody]",), ("dial", "nobody")),
+        (("dial.experts=[]",), ("dial.experts", "set")),
         (("dial.overlaps=[1.0]",), ("overlaps",)),
         (("base=some/model",), ("dial", "base=miniature")),
     ],
@@ -130,6 +134,16 @@ def test_a_stopped_point_goes_on_and_ends_in_the_report(stage: DialStage, tmp_pa
     cases, remarks = read_dial(Recipe(tmp_path, "dial", "", True, (found,), ()))
     assert not remarks and list(cases[0].points[0].retention) == ["base", "amm", "average"]
     assert set(cases[0].points[0].lead) == {"base", "average"}
+
+
+def test_experts_as_trained_are_measured_where_they_lie(tmp_path: Path) -> None:
+    stage = dials(graph(tmp_path))["dial/real/seed0"]
+    for number, folder in enumerate(stage.settings.experts):
+        specialist(Path(folder), number)
+    stage._work(Display(quiet=True), threading.Event())
+    point = json.loads(stage.result.read_text())
+    assert not point["planted"] and abs(point["cosine"]) < 0.1 and len(point["rows"]) == 8
+    assert all((Path(folder) / "model.safetensors").is_file() for folder in stage.settings.experts)
 
 
 def test_planted_folders_are_models_with_the_planted_cosine(tmp_path: Path, stage: DialStage) -> None:

@@ -30,6 +30,7 @@ RIGHT = {
 def point(overlap: float, right: dict[str, dict[str, int]] = RIGHT) -> dict[str, Any]:
     return {
         "case": "plain",
+        "planted": True,
         "overlap": overlap,
         "domains": ["math", "ocr"],
         "cosine": overlap + 0.01,

@@ -232,8 +232,6 @@ class MergeConfig(Settings):
 class OverlapCase(Settings):
     """How experts with planted overlap are made of real ones (`tinyr1v_ray/merging/planting.py`)."""
 
-    num_experts: int | None = Field(default=None, ge=2)
-    """The first so many of the experts; not set: all."""
     opposed: float = Field(default=0.0, ge=0, le=0.5)
     """Share of the shared part's entries whose sign is turned, in each expert other ones."""
     norm_ratio: float = Field(default=1.0, ge=1)

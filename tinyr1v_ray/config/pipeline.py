@@ -60,28 +60,48 @@ class MergingSettings(Settings):
     job: JobConfig = JobConfig()
 
 
-class DialSettings(Settings):
-    """Merges of experts with planted overlap, and how much of each expert's accuracy they keep; the miniature alone."""
+class DialCaseSettings(OverlapCase):
+    """A row of the dial: which experts, and how they are made."""
 
     experts: tuple[str, ...] = ()
-    """Trainings on one domain each, whose task vectors the experts are made of; empty: the dial is not turned."""
+    """Trainings on one domain each; empty: the dial's."""
+    planted: bool = True
+    """Whether overlap is planted; else the experts are merged as they were trained, and the row has one point."""
+
+
+class DialSettings(Settings):
+    """How much of each expert's accuracy its merges keep, at overlaps that are planted or as trained; the miniature
+    alone."""
+
+    experts: tuple[str, ...] = ()
+    """Trainings on one domain each, which are merged, or made experts of; empty: the dial is not turned."""
     shared: str = ""
-    """Training on all of their domains, whose task vector gives the direction that the experts share."""
+    """Training on all of their domains, whose task vector gives the direction that planted experts share."""
     overlaps: Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], Field(min_length=1)] = (0, 0.2, 0.4, 0.6, 0.8)
     """Cosines of the experts."""
-    cases: dict[Name, OverlapCase] = Field(default_factory=dict)
+    cases: dict[Name, DialCaseSettings] = Field(default_factory=dict)
     """Name of a row of the dial -> how its experts are made; empty: one row, `plain`, of all experts."""
     num_items: int = Field(default=300, ge=1)
     """Held-out items of each domain."""
 
     @property
-    def named_cases(self) -> dict[str, OverlapCase]:
-        """Name of a row -> how its experts are made."""
-        return dict(self.cases) or {"plain": OverlapCase()}
+    def named_cases(self) -> dict[str, DialCaseSettings]:
+        """Name of a row -> how its experts are made, which they are included."""
+        cases = dict(self.cases) or {"plain": DialCaseSettings()}
+        return {
+            name: case if case.experts else case.model_copy(update={"experts": self.experts})
+            for name, case in cases.items()
+        }
+
+    @property
+    def trainings(self) -> list[str]:
+        """All that it reads."""
+        named = [name for case in self.named_cases.values() for name in case.experts] if self.experts else []
+        return list(dict.fromkeys([*self.experts, *named, *filter(None, [self.shared])]))
 
 
 class DialPointSettings(Settings):
-    """One point of the dial, resolved. The three about experts run in parallel."""
+    """One point of the dial, resolved; `experts` and `domains` run in parallel."""
 
     base: Folder
     experts: tuple[Folder, ...]
@@ -89,7 +109,7 @@ class DialPointSettings(Settings):
     shared: Folder
     overlap: float
     case_name: str
-    case: OverlapCase
+    case: DialCaseSettings
     methods: dict[Name, MethodConfig]
     num_items: int
     seed: int
@@ -127,13 +147,13 @@ class PipelineConfig(Settings):
         named = [(f"trainings.{name}.start_from", training.start_from) for name, training in self.trainings.items()]
         named += [("merge.experts", expert) for expert in self.merge.experts]
         named += [(f"study.methods.{name}", one) for name, each in self.study.methods.items() for one in each]
-        named += [("dial.experts", expert) for expert in self.dial.experts] + [("dial.shared", self.dial.shared)]
+        named += [("dial", name) for name in self.dial.trainings]
         for key, name in named:
             if name and name not in self.trainings:
                 raise ValueError(
                     f"{key} names {name!r}; it is one of trainings ({', '.join(self.trainings)}); correct it"
                 )
-        for expert in (*self.merge.experts, *self.dial.experts, *filter(None, [self.dial.shared])):
+        for expert in (*self.merge.experts, *self.dial.trainings):
             if self.trainings[expert].seeds is not None:
                 raise ValueError(f"{expert!r} is merged, and not trained with every seed; unset its seeds")
         if bool(self.merge.experts) != bool(self.merge.methods):
@@ -150,16 +170,19 @@ class PipelineConfig(Settings):
 
     def _check_dial(self) -> None:
         dial = self.dial
+        if dial.cases and not dial.experts:
+            raise ValueError("dial has cases and no experts; it is turned with experts; set dial.experts")
         if not dial.experts:
             return
-        if not dial.shared or not self.merge.methods:
-            missing = "dial.shared" if not dial.shared else "merge.methods"
-            raise ValueError(f"dial has experts and {missing} is not set; both give what is merged, and how; set it")
+        if not self.merge.methods:
+            raise ValueError("dial has experts and merge.methods is not set; it says how they are merged; set it")
         for name, case in dial.named_cases.items():
-            if len(dial.experts) < max(2, case.num_experts or 0):
+            if len(case.experts) < 2:
+                raise ValueError(f"dial.cases.{name} has one expert; a merge needs two; name more")
+            if case.planted and not dial.shared:
                 raise ValueError(
-                    f"dial.cases.{name} needs {max(2, case.num_experts or 0)} experts and dial.experts has "
-                    f"{len(dial.experts)}; each is made of another training; name more"
+                    f"dial.cases.{name} is planted and dial.shared is not set; it gives what experts share; set it, "
+                    "or planted=false"
                 )
 
     def _check_sequences(self) -> None:

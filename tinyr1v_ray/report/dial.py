@@ -49,6 +49,8 @@ class DialCase:
     """One row of the dial; `labels` are of its methods, in the recipe's order, and of the base."""
 
     name: str
+    planted: bool
+    """Else the experts are as trained, and there is one point."""
     num_experts: int
     labels: Mapping[str, str]
     points: tuple[DialPoint, ...]
@@ -60,7 +62,7 @@ class DialCase:
             for method in self.points[0].lead:
                 at = [f"{point.overlap:g}" for point in self.points if point.lead[method].sign == sign]
                 if at:
-                    said.append(f"{word} than {self.labels[method]} at {', '.join(at)}")
+                    said.append(f"{word} than {self.labels[method]}" + f" at {', '.join(at)}" * self.planted)
         return (
             f"AMM is {'; '.join(said)}; no other difference is called one." if said else "No difference is called one."
         )
@@ -102,7 +104,7 @@ def _case(name: str, by_overlap: Mapping[float, Mapping[int, dict[str, Any]]]) -
     adjusted = tuple(replace(point, lead={method: next(leads) for method in point.lead}) for point in points)
     any_row = next(iter(next(iter(by_overlap.values())).values()))
     labels = {method: merge_label(method, algorithm) for method, algorithm in any_row["methods"].items()}
-    return DialCase(name, len(any_row["domains"]), {**labels, BASE: "Base"}, adjusted)
+    return DialCase(name, any_row["planted"] is True, len(any_row["domains"]), {**labels, BASE: "Base"}, adjusted)
 
 
 def _point(overlap: float, by_seed: Mapping[int, dict[str, Any]]) -> DialPoint:

@@ -79,6 +79,7 @@ def _model(row: ModelRow) -> dict[str, Any]:
 def _dial(case: DialCase) -> dict[str, Any]:
     return {
         "case": case.name,
+        "planted": case.planted,
         "num_experts": case.num_experts,
         "points": [
             {

@@ -35,7 +35,7 @@ def pictures_of(contents: Contents) -> dict[str, list[Picture]]:
         found["merge"].append(charts.interval_chart(averages, "average accuracy, %"))
     if contents.geometry is not None:
         found["cosines"].append(charts.matrix_chart(contents.geometry.experts, contents.geometry.weighted_KK))
-    found["dial"] = [charts.dial_chart(case) for case in contents.dial]
+    found["dial"] = [charts.dial_chart(case) for case in contents.dial if case.planted]
     if stages := _stage_seconds(contents):
         found["seconds"].append(charts.seconds_chart(stages, "Seconds by stage"))
     if phases := _phase_seconds(contents):

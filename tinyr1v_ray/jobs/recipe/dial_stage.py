@@ -1,4 +1,4 @@
-"""One point of the conflict dial as a stage: experts with planted overlap, their merges, and what these keep.
+"""One point of the conflict dial as a stage: experts, as trained or with planted overlap, and what merges keep of them.
 
 Answers are drawn here, in one process and many at once, by the way in which the miniature measures its base: at some
 hundred models of a few megabytes each, starting an engine would take longer than all answers.
@@ -55,38 +55,37 @@ class DialStage(Stage[DialPointSettings]):
     def build(
         cls,
         config: PipelineConfig,
-        case: str,
-        overlap: float,
-        models: Sequence[tuple[RecipeModel, str]],
+        point: tuple[str, float],
+        experts: Sequence[tuple[RecipeModel, str]],
+        shared: RecipeModel | None,
         inputs: Inputs,
     ) -> Self:
-        """`models` are all experts of the dial with their domains, and the shared model last."""
-        dial = config.dial
-        chosen = [*models[: dial.named_cases[case].num_experts or len(models) - 1], models[-1]]
-        _require_miniature(config, chosen[:-1])
-        seed = models[-1][0].seed
+        """`point` is case and overlap, `experts` are with their domains; `shared` is None where nothing is planted."""
+        _require_miniature(config, experts)
+        (case, overlap), seed = point, experts[0][0].seed
+        models = [model for model, _ in experts] + ([shared] if shared else [])
         settings = DialPointSettings(
             base=config.base,
-            experts=tuple(str(model.folder) for model, _ in chosen[:-1]),
-            domains=tuple(domain for _, domain in chosen[:-1]),
-            shared=str(models[-1][0].folder),
+            experts=tuple(str(model.folder) for model, _ in experts),
+            domains=tuple(domain for _, domain in experts),
+            shared=str(shared.folder) if shared else "none",
             overlap=overlap,
             case_name=case,
-            case=dial.named_cases[case],
+            case=config.dial.named_cases[case],
             methods=config.merge.methods,
-            num_items=dial.num_items,
+            num_items=config.dial.num_items,
             seed=seed,
             job=config.merge.job,
         )
-        same = without(settings, ("base", "experts", "shared", "job.", "case_name"))
+        same = without(settings, ("base", "experts", "shared", "job.", "case_name", "case.experts"))
         same["arithmetic"] = [settings.job.device, settings.job.threads_per_task]
         custom = [method.function for method in config.merge.methods.values() if method.function]
-        read = [inputs.model(config.base), *(model.identity for model, _ in chosen)]
+        read = [inputs.model(config.base), *(model.identity for model in models)]
         read += [inputs.function("method.function", path) for path in custom]
         digest = stage_fingerprint(same, inputs=read)
-        name = f"{case}_{overlap:g}"
+        name = f"{case}_{overlap:g}" if shared else case
         folder = stage_folder(config, cls, name, seed, digest)
-        return cls(name, seed, tuple(model.made_by for model, _ in chosen), settings, digest, folder)
+        return cls(name, seed, tuple(model.made_by for model in models), settings, digest, folder)
 
     @property
     def result(self) -> Path:
@@ -113,7 +112,7 @@ class DialStage(Stage[DialPointSettings]):
     def _work(self, display: Display, stop: threading.Event) -> None:
         base, experts, merged = fetch_model_folder(self.settings.base), self._experts(), self.folder / "merged"
         if not merged.is_dir():
-            display.line("planting the overlap and merging")
+            display.line("merging")
             self._plant(base, experts)
             merge_until(self._merge_settings(merged), display, stop)
         self._measure(base, merged, display, stop)
@@ -121,6 +120,7 @@ class DialStage(Stage[DialPointSettings]):
         _, whole_KK, norms_K = cosines(first["tensors"])
         row = {
             "case": self.settings.case_name,
+            "planted": self.settings.case.planted,
             "overlap": self.settings.overlap,
             "domains": list(self.settings.domains),
             "cosine": float(np.mean(whole_KK[np.triu_indices(len(whole_KK), 1)])),
@@ -131,15 +131,17 @@ class DialStage(Stage[DialPointSettings]):
         }
         replace_file(self.result, to_json(row, indent=1) + "\n")
         for folder in (merged, self.folder / PLANTED):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _experts(self) -> dict[str, Path]:
-        names = [f"expert_{number}" for number in range(len(self.settings.experts))]
-        return {name: self.folder / PLANTED / name for name in names}
+        """Planted ones where they are made, others where they were trained."""
+        found = {f"expert_{number}": Path(folder) for number, folder in enumerate(self.settings.experts)}
+        return {name: self.folder / PLANTED / name for name in found} if self.settings.case.planted else found
 
     def _plant(self, base: Path, experts: Mapping[str, Path]) -> None:
         """All experts at once or none, and once: an interrupted merge goes on with the files that it began with."""
-        if (self.folder / PLANTED).is_dir():
+        if not self.settings.case.planted or (self.folder / PLANTED).is_dir():
+            self.folder.mkdir(parents=True, exist_ok=True)
             return
         point, making = self.settings, self.folder / f".{PLANTED}"
         making.mkdir(parents=True, exist_ok=True)

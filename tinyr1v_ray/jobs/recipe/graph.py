@@ -104,10 +104,11 @@ class _Builder:
     def _dial(self, trained: Mapping[str, RecipeModel]) -> None:
         """A stage for each overlap of each case; it makes no model."""
         dial = self._config.dial
-        models = [(trained[name], self._domain(trained[name])) for name in (*dial.experts, dial.shared)]
-        for case in dial.named_cases:
-            for overlap in dial.overlaps:
-                self._add(DialStage.build(self._config, case, overlap, models, self._inputs))
+        for name, case in dial.named_cases.items():
+            experts = [(trained[expert], self._domain(trained[expert])) for expert in case.experts]
+            shared = trained[dial.shared] if case.planted else None
+            for overlap in dial.overlaps if case.planted else (0.0,):
+                self._add(DialStage.build(self._config, (name, overlap), experts, shared, self._inputs))
 
     def _domain(self, model: RecipeModel) -> str:
         """The one domain that it was trained on; empty for several."""
