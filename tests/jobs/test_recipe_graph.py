@@ -431,3 +431,11 @@ def test_what_the_report_says_that_a_model_is_trained_on(tmp_path):
     trained = {stage.name: stage for stage in found.stages if stage.kind == "train"}
     domains = {model.name: trained[model.name].describe(model, config)["domains"] for model in found.models[1:]}
     assert domains == {"tables": ["math"], "named": ["math", "ocr"], "mixture": ["math", "ocr"]}
+
+
+def test_the_index_says_how_many_training_steps_went_into_each_model(tmp_path):
+    index, _ = opened(tmp_path)
+    index().write()
+    rows = json.loads((tmp_path / "small" / "recipe.json").read_text())["models"]
+    steps = {row["name"]: row["steps"] for row in rows}
+    assert steps == {"base": 0, "math": 2, "ocr": 2, "then_ocr": 4, "amm": 4, "ties": 4}

@@ -54,7 +54,7 @@ class MergingSettings(Settings):
     """Which specialists are merged, and in which ways."""
 
     experts: tuple[str, ...] = ()
-    """Trainings whose models are merged; empty: nothing is merged."""
+    """Trainings whose models are merged; empty: none are, but for the dial's."""
     methods: dict[Name, MethodConfig] = Field(default_factory=dict)
     """Name of a merged model -> how it is made."""
     job: JobConfig = JobConfig()
@@ -70,8 +70,7 @@ class DialCaseSettings(OverlapCase):
 
 
 class DialSettings(Settings):
-    """How much of each expert's accuracy its merges keep, at overlaps that are planted or as trained; the miniature
-    alone."""
+    """How much of each expert's accuracy its merges keep, with overlap planted or as trained; the miniature alone."""
 
     experts: tuple[str, ...] = ()
     """Trainings on one domain each, which are merged, or made experts of; empty: the dial is not turned."""
@@ -156,7 +155,7 @@ class PipelineConfig(Settings):
         for expert in (*self.merge.experts, *self.dial.trainings):
             if self.trainings[expert].seeds is not None:
                 raise ValueError(f"{expert!r} is merged, and not trained with every seed; unset its seeds")
-        if bool(self.merge.experts) != bool(self.merge.methods):
+        if bool(self.merge.experts or self.dial.experts) != bool(self.merge.methods):
             raise ValueError("merge has experts or methods alone; a merge needs both; set both or none")
         trained, merged = self.trainings.keys(), self.merge.methods.keys()
         clash = sorted(({"base"} & trained) | ({"base", *trained} & merged))
@@ -174,8 +173,6 @@ class PipelineConfig(Settings):
             raise ValueError("dial has cases and no experts; it is turned with experts; set dial.experts")
         if not dial.experts:
             return
-        if not self.merge.methods:
-            raise ValueError("dial has experts and merge.methods is not set; it says how they are merged; set it")
         for name, case in dial.named_cases.items():
             if len(case.experts) < 2:
                 raise ValueError(f"dial.cases.{name} has one expert; a merge needs two; name more")

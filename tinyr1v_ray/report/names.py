@@ -34,7 +34,9 @@ KNOWN_NAMES = {
     "amm_no_compatibility": "AMM without compatibility",
     "amm_no_projection": "AMM without projection",
     "mixture": "Mixture training",
+    "mixture_equal": "Mixture training, equal steps",
     "sequential": "Sequential training",
+    "sequential_equal": "Sequential training, equal steps",
     "base": "Base",
 }
 
@@ -55,7 +57,8 @@ def _label(model: Model) -> str:
         return f"{how} on {model.home}, boost\N{NO-BREAK SPACE}{model.boost:g}" if swept else f"{how} on {model.home}"
     if model.role == "merged":
         return merge_label(model.name, model.algorithm)
-    return KNOWN_NAMES[model.name] if model.name in ("mixture", "sequential") else _as_words(model.name)
+    is_for_all = model.name.removesuffix("_equal") in ("mixture", "sequential")
+    return KNOWN_NAMES[model.name] if is_for_all else _as_words(model.name)
 
 
 def merge_label(name: str, method: str) -> str:

@@ -68,6 +68,7 @@ def _model(row: ModelRow) -> dict[str, Any]:
         "algorithm": row.model.algorithm,
         "domains": list(row.model.domains),
         "boost": row.model.boost,
+        "steps": row.model.entries[0].steps,
         "benchmarks": benchmarks,
         "average_accuracy": _estimate(row.accuracy),
         "average_score": row.score,

@@ -65,6 +65,8 @@ class RecipeModelRow(_IndexRow):
     boost: Finite | None = None
     start_from: str = ""
     """Name of the training that this one goes on from; empty: the base."""
+    steps: int | None = None
+    """Training steps that went into it, of all experts together."""
     folder: PathText
     train: PathText | None = None
     merge: PathText | None = None
@@ -110,6 +112,8 @@ class Entry:
     train: Path | None
     merge: Path | None
     evaluation: Path | None
+    steps: int | None = None
+    """Training steps that went into it, of all experts together; None where the index does not say."""
     is_training: bool = False
     """Whether the training's stage runs still, so that more steps will come."""
 
@@ -182,6 +186,7 @@ def _entry(run: Path, row: RecipeModelRow, states: Mapping[Path, str]) -> Entry:
         train=train,
         merge=found(row.merge, DONE),
         evaluation=found(row.evaluation, DONE),
+        steps=row.steps,
         is_training=train is not None and _state(train, states) == RUNNING,
     )
 

@@ -128,11 +128,19 @@ class Index:
         made = stages[model.made_by].describe(model, self._config) if model.made_by else {"role": BASE}
         evaluation = stages[self._graph.evaluated_by[model.name, model.seed]].folder
         row = {"name": model.name, "seed": model.seed, **made, "folder": model.folder, "evaluation": evaluation}
+        row["steps"] = _steps(stages, model.made_by)
         shown = {key: self._shown(value) if isinstance(value, Path) else value for key, value in row.items()}
         return RecipeModelRow.model_validate(shown)
 
     def _shown(self, path: Path) -> str:
         return str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else str(path)
+
+
+def _steps(stages: Mapping[str, AnyStage], made_by: str) -> int:
+    """Training steps that went into what a stage makes, those of all experts or of earlier trainings included."""
+    if not made_by:
+        return 0
+    return stages[made_by].num_steps + sum(_steps(stages, need) for need in stages[made_by].needs)
 
 
 def _clear(stage: AnyStage, made_of: Mapping[str, str]) -> None:

@@ -78,6 +78,11 @@ class Stage(ABC, Generic[SettingsT]):
         """The part of the folder that appears as a whole, when the stage ends."""
 
     @property
+    def num_steps(self) -> int:
+        """Training steps that it makes itself."""
+        return 0
+
+    @property
     @abstractmethod
     def placement(self) -> Placement | None:
         """The actors it runs with; None for one that fits itself to the cluster and runs alone."""

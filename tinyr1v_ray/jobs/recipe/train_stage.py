@@ -83,6 +83,11 @@ class TrainStage(Stage[TrainConfig]):
         return self.folder / "export"
 
     @property
+    def num_steps(self) -> int:
+        """From the model that it starts from."""
+        return self.settings.run.num_steps
+
+    @property
     def placement(self) -> Placement:
         """Engines, scorers and learner ranks."""
         settings = self.settings
