@@ -90,6 +90,12 @@ def test_amm_leads_where_it_is_right_more_often_on_the_same_items(turned: Path) 
     )
 
 
+def test_experts_no_better_than_the_base_are_told_of(turned: Path) -> None:
+    row = point(0.4, {**RIGHT, "base": {"math": 80, "ocr": 60}})
+    (turned / "stages/dial-0/dial.json").write_text(json.dumps(row))
+    assert only_case(turned).verdict().endswith("The experts are no better than the base at 0.4.")
+
+
 def test_the_page_shows_the_dial(turned: Path) -> None:
     contents = read_contents(turned)
     page = render(contents)

@@ -56,7 +56,12 @@ class DialCase:
     points: tuple[DialPoint, ...]
 
     def verdict(self) -> str:
-        """Where AMM is called better or worse than another method, in a sentence."""
+        """Where AMM is called better or worse than another method, and where there is nothing to keep, in sentences."""
+        useless = [f"{point.overlap:g}" for point in self.points if point.retention[BASE] >= 1]
+        warning = " The experts are no better than the base" + f" at {', '.join(useless)}" * self.planted + "."
+        return self._leads() + warning * bool(useless)
+
+    def _leads(self) -> str:
         said = []
         for word, sign in (("better", 1), ("worse", -1)):
             for method in self.points[0].lead:
