@@ -17,6 +17,7 @@ from PIL import Image
 from tinyr1v_ray.algorithms.advantages import build_accept, build_advantages
 from tinyr1v_ray.checkpoint.manifest import RunState
 from tinyr1v_ray.checkpoint.store import CheckpointFolder
+from tinyr1v_ray.cluster.devices import OwnDevices
 from tinyr1v_ray.config.base import parse_settings
 from tinyr1v_ray.config.train import TrainConfig
 from tinyr1v_ray.evaluation.held_out import HeldOutAnswer, held_out_metrics, write_answers
@@ -142,7 +143,7 @@ async def training(folder: Path, *overrides: str, seed: int = 0, first_step: int
     )
     recorder = open_recorder(folder, config.telemetry, {}, state.step + 1, [progress])
     watched = WatchedRollouts(machines, board), WatchedScorer(machines, progress)
-    system = System(machines, *watched, machines, machines, machines, recorder, machines)
+    system = System(machines, *watched, machines, machines, machines, recorder, machines, OwnDevices())
     with events_kept(folder):
         async with shown(board, folder):
             await train(system, loop_config, WatchedClock(board))
