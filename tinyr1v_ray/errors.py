@@ -73,6 +73,10 @@ class EngineDiedError(RolloutError):
     """A rollout engine is gone or hangs; its work can be given to a replacement."""
 
 
+class EngineLostError(RolloutError):
+    """A rollout engine died that cannot be replaced alone; the run goes on from its last checkpoint with new ones."""
+
+
 class RewardError(TinyR1VError, RuntimeError):
     """A scorer failed in a way that is not about one item."""
 

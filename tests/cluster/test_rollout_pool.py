@@ -14,7 +14,7 @@ from tinyr1v_ray.cluster.placement import plan_engines
 from tinyr1v_ray.cluster.rollout_pool import RolloutPool
 from tinyr1v_ray.config.engine import EvaluationEngines
 from tinyr1v_ray.config.model import ModelSettings
-from tinyr1v_ray.errors import EngineDiedError, RolloutError, WeightSyncError
+from tinyr1v_ray.errors import EngineDiedError, EngineLostError, RolloutError, WeightSyncError
 from tinyr1v_ray.jobs.train.rollouts import TrainingRollouts
 from tinyr1v_ray.rollout.engine import InferenceEngine, WeightSource, WeightUpdate
 from tinyr1v_ray.rollout.sampling import Sampling
@@ -213,5 +213,5 @@ def test_an_engine_of_a_group_that_takes_no_new_member_ends_the_attempt() -> Non
         await pool.connect([FixedGroup()], 5.0)
         await pool.sample(prompts(1)[0], Sampling(2, 1.0, 1.0, 8, 0))
 
-    with pytest.raises(EngineDiedError, match=r"rollout-0 died: .*out of memory; .* cannot take a new member"):
+    with pytest.raises(EngineLostError, match=r"rollout-0 died: .*out of memory; .* cannot take a new member"):
         asyncio.run(run())

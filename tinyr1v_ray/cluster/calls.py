@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from tinyr1v_ray.errors import DeadlineError, EngineDiedError, LearnerDiedError, TinyR1VError
+from tinyr1v_ray.errors import DeadlineError, EngineLostError, LearnerDiedError, TinyR1VError
 
 
 async def finish(reference: ray.ObjectRef, actor: str, call: str, timeout_s: float | None) -> Any:
@@ -35,7 +35,7 @@ async def finish(reference: ray.ObjectRef, actor: str, call: str, timeout_s: flo
 def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error that ended a task group: a death that the run can recover from, else the first that was raised."""
     errors = list(_flat(group))
-    deaths = (error for error in errors if isinstance(error, (LearnerDiedError, EngineDiedError)))
+    deaths = (error for error in errors if isinstance(error, (LearnerDiedError, EngineLostError)))
     return next(deaths, errors[0])
 
 

@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError
 from tinyr1v_ray.cluster.handle import Handle
 from tinyr1v_ray.cluster.placement import ActorSpec
 from tinyr1v_ray.config.engine import EngineSettings
-from tinyr1v_ray.errors import DeadlineError, EngineDiedError, RolloutError
+from tinyr1v_ray.errors import DeadlineError, EngineDiedError, EngineLostError, RolloutError
 from tinyr1v_ray.rollout.engine import InferenceEngine, WeightSource, WeightUpdate
 from tinyr1v_ray.rollout.sampling import Sampling
 from tinyr1v_ray.types import Prompt, RolloutGroup
@@ -166,7 +166,7 @@ class EngineSlot:
         engine.kill()
         reason = " ".join(str(cause).split())[:300]
         if self._source is not None and not self._source.admits_replacements:
-            raise EngineDiedError(
+            raise EngineLostError(
                 f"{self.spec.name} died: {reason}; the way its weights come (nccl, ipc) cannot take a new member; the "
                 "run goes on from its last checkpoint"
             ) from cause

@@ -30,7 +30,7 @@ _MEMORY_TIMEOUT_S = 60.0
 
 
 class RolloutPool:
-    """One or more engine slots."""
+    """One or more engine slots; the `ReceivingEngines` of a weight transport."""
 
     def __init__(self, specs: Sequence[ActorSpec], settings: EngineSettings, start: StartEngine) -> None:
         self._slots = [EngineSlot(spec, settings, start) for spec in specs]

@@ -61,7 +61,7 @@ class EvaluationEngines(Settings):
     item_timeout_s: PositiveFloat = 600.0
     """Longest wait for an item's answers before the engine counts as hung."""
     max_restarts: NonNegativeInt = 3
-    """How often a dead engine is replaced before the evaluation ends (on the CPU)."""
+    """How often a dead engine is replaced before the evaluation ends."""
 
     def engine_settings(self, model: ModelSettings, seed: int) -> EngineSettings:
         """What each of them must know; their weights stay what they are."""

@@ -49,4 +49,5 @@ class LearnerSettings(Settings):
     update_timeout_s: PositiveFloat = 3600.0
     """Longest update."""
     max_restarts: NonNegativeInt = 3
-    """How often a dead learner group is restarted from the last checkpoint."""
+    """How often a run starts again from its last checkpoint, after the death of a learner rank or of an engine that
+    cannot be replaced alone."""

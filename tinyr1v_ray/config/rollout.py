@@ -27,7 +27,7 @@ class RolloutSettings(Settings):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus sampling; 1 keeps all tokens, as the importance weights assume."""
     deterministic: bool = False
-    """Admit the requests of a step as one batch, so that a resumed run repeats an uninterrupted one."""
+    """Admit the requests of a step as one batch, so that on the CPU a resumed run repeats an uninterrupted one."""
     num_cpus_per_engine: PositiveFloat = 1.0
     """CPU cores reserved for an engine."""
     num_gpus_per_engine: NonNegativeFloat = 0.0
@@ -45,7 +45,8 @@ class RolloutSettings(Settings):
     group_timeout_s: PositiveFloat = 600.0
     """Longest wait for a group before its engine counts as hung."""
     max_restarts: NonNegativeInt = 3
-    """How often a dead engine is replaced before the run ends."""
+    """How often a dead engine is replaced before the run ends; where it cannot be replaced alone (`nccl`, `ipc`),
+    `learner.max_restarts` counts."""
 
     @model_validator(mode="after")
     def _groups_can_be_compared(self) -> Self:

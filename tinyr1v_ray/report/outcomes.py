@@ -11,7 +11,7 @@ import numpy as np
 from tinyr1v_ray.evaluation.benchmarks.stored import SCORES, StoredAnswer
 from tinyr1v_ray.evaluation.reading import UNREADABLE, reason
 from tinyr1v_ray.report.evaluations import Answered, read_evaluation
-from tinyr1v_ray.report.recipe import Entry, Recipe
+from tinyr1v_ray.report.recipe import Entry, Recipe, Role
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Model:
     """The entries of one name over the seeds, and what they answered."""
 
     name: str
-    role: str
+    role: Role
     algorithm: str
     domains: tuple[str, ...]
     boost: float | None

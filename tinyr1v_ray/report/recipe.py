@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -30,6 +30,8 @@ def _path(value: str) -> str:
     return value
 
 
+Role = Literal["base", "specialist", "baseline", "merged"]
+"""What a model is in the report: where all begins, what is merged, what that is compared with, and the merges."""
 Seed = Annotated[int, Field(gt=-(10**15), lt=10**15)]
 Finite = Annotated[float, AfterValidator(_finite)]
 PathText = Annotated[str, AfterValidator(_path)]
@@ -59,7 +61,7 @@ class RecipeModelRow(_IndexRow):
 
     name: str
     seed: Seed = 0
-    role: str
+    role: Role
     algorithm: str = ""
     domains: list[str] = []
     boost: Finite | None = None
@@ -101,7 +103,7 @@ class Entry:
     """
 
     name: str
-    role: str
+    role: Role
     algorithm: str
     domains: tuple[str, ...]
     boost: float | None

@@ -18,7 +18,7 @@ from tinyr1v_ray.cluster.calls import first_cause
 from tinyr1v_ray.cluster.connection import check_room, connected, free_resources, num_nodes
 from tinyr1v_ray.cluster.placement import plan_placement, shortage
 from tinyr1v_ray.config.train import TrainConfig
-from tinyr1v_ray.errors import EngineDiedError, LearnerDiedError
+from tinyr1v_ray.errors import EngineLostError, LearnerDiedError
 from tinyr1v_ray.evaluation.held_out import (
     HeldOutAnswer,
     held_out_changes,
@@ -112,7 +112,7 @@ async def train_specialist(request: TrainRequest, inputs: RunInputs, display: Di
 
 
 class _Run:
-    """One run on a cluster; a learner that dies costs an attempt, not the run."""
+    """One run on a cluster. A learner rank that dies, or an engine that cannot be replaced alone, costs an attempt."""
 
     def __init__(self, request: TrainRequest, inputs: RunInputs, progress: RunProgress) -> None:
         self._request, self._config, self._inputs, self._progress = request, request.config, inputs, progress
@@ -123,7 +123,7 @@ class _Run:
         for num_failures in range(self._config.learner.max_restarts + 1):
             try:
                 return await self._attempt()
-            except (LearnerDiedError, EngineDiedError) as error:
+            except (LearnerDiedError, EngineLostError) as error:
                 if num_failures == self._config.learner.max_restarts:
                     raise
                 logger.warning("attempt %d ended: %s", num_failures + 1, error)
