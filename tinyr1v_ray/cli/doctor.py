@@ -24,7 +24,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="check versions, imports, GPUs, memory, network, Ray, hub and a configuration's files",
         description="Look at everything that a run needs, most of it in fresh processes and side by side (a minute or "
         "two), and say what was seen, why it matters and how to mend it. Exit code 0, or 1 when a run would fail.",
-        epilog="example: tinyr1v doctor --config configs/miniature_ocr_cpu.yaml",
+        epilog="examples: tinyr1v doctor --config configs/miniature_ocr_cpu.yaml; tinyr1v doctor --model PATH",
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="check this configuration's model, data and folders"
@@ -33,14 +33,29 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--address", default="", metavar="URL", help="also ask a cluster's job server, http://HOST:8265"
     )
+    parser.add_argument(
+        "--model", metavar="PATH", help="say of this folder or hub name alone whether it can be trained"
+    )
+    parser.add_argument(
+        "--image", type=_image_size, default=(1280, 720), metavar="WxH", help="image to count tokens of (1280x720)"
+    )
     parser.add_argument("--only", action="append", metavar="NAME", help="this check alone; repeat it")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
+def _image_size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; it is pixels as WIDTHxHEIGHT; write 1280x720")
+    return int(width), int(height)
+
+
 def run(options: argparse.Namespace) -> int:
     """Look, print; 1 when there is a problem."""
     use_token_at_hand()
+    if options.model is not None:
+        return _describe_model(options)
 
     from tinyr1v_ray.config.custom_function import look_here
     from tinyr1v_ray.doctor.finding import Finding, Status, run_checks, to_json
@@ -69,6 +84,22 @@ def run(options: argparse.Namespace) -> int:
     warnings = sum(finding.status == Status.WARNING for finding in findings)
     print(f"{len(findings)} checks: {problems} problems, {warnings} warnings")
     return 1 if problems else 0
+
+
+def _describe_model(options: argparse.Namespace) -> int:
+    from tinyr1v_ray.config.base import parse_settings
+    from tinyr1v_ray.config.custom_function import look_here
+    from tinyr1v_ray.config.model import ModelSettings
+    from tinyr1v_ray.doctor.model import describe_model
+
+    if options.config is not None:
+        raise ConfigError("doctor got --model and --config; one looks at a model, the other at a file; name one")
+    look_here()
+    for line in describe_model(
+        parse_settings(ModelSettings, {"path": options.model}, options.overrides), *options.image
+    ):
+        print(line)
+    return 0
 
 
 def _checks(options: argparse.Namespace) -> list[Check]:
