@@ -156,12 +156,10 @@ def _p_above(pairs: Sequence[tuple[Outcome, Outcome]], margin: float) -> float:
 def _called(is_reference: bool, cells: Mapping[str, StudyCell], domains: Sequence[str]) -> Called:
     if is_reference:
         return "reference"
-    if len(cells) < len(domains) or any(cell.p_level is None for cell in cells.values()):
+    known = [(cell.p_level, cell.p_better) for cell in cells.values()]
+    pairs = [(level, better) for level, better in known if level is not None and better is not None]
+    if len(pairs) < len(domains):
         return "missing"
-    for called, p_values in (
-        ("better", [cell.p_better for cell in cells.values()]),
-        ("level", [cell.p_level for cell in cells.values()]),
-    ):
-        if all(p_value is not None and p_value < LEVEL for p_value in p_values):
-            return called  # type: ignore[return-value]
-    return "open"
+    if all(better < LEVEL for _, better in pairs):
+        return "better"
+    return "level" if all(level < LEVEL for level, _ in pairs) else "open"
