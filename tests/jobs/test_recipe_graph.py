@@ -205,6 +205,13 @@ def test_a_training_that_no_seed_reaches_is_said_to_be_left_out(tmp_path):
     assert graph(tmp_path, "seeds=[0,1]").remarks == ()
 
 
+def test_a_study_of_one_seed_is_said_to_decide_nothing(tmp_path: Path) -> None:
+    study = ("study.reference=a", "study.methods.a=[ocr]", "study.methods.b=[sweep]", "trainings.sweep.seeds=null")
+    [remark] = graph(tmp_path, *study).remarks
+    assert remark.startswith("study has one seed, which decides nothing")
+    assert graph(tmp_path, *study, "seeds=[0,1]").remarks == ()
+
+
 def test_a_benchmark_without_its_file_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(DataError, match="mme"):
         graph(tmp_path, evaluate={"benchmarks": ["mme"], "data": str(tmp_path)})

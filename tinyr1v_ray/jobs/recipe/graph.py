@@ -61,13 +61,7 @@ class _Builder:
             for model in of_seed:
                 evaluated_by[model.name, seed] = self._evaluation(model)
             models += of_seed
-        seeds = self._config.seeds
-        remarks = tuple(
-            f"trainings.{name} is left out: its seeds {list(training.seeds)} are none of the recipe's {list(seeds)}"
-            for name, training in self._config.trainings.items()
-            if training.seeds is not None and not set(training.seeds) & set(seeds)
-        )
-        return Graph(tuple(self._stages.values()), tuple(models), evaluated_by, remarks)
+        return Graph(tuple(self._stages.values()), tuple(models), evaluated_by, tuple(_remarks(self._config)))
 
     def _models(self, seed: int) -> Iterator[RecipeModel]:
         """The models to be evaluated; adds the stages that make them."""
@@ -131,6 +125,17 @@ class _Builder:
         if known.fingerprint != stage.fingerprint:
             raise ConfigError(f"{stage.id} means two stages; a name means one model and a seed comes once; rename one")
         return known
+
+
+def _remarks(config: PipelineConfig) -> Iterator[str]:
+    for name, training in config.trainings.items():
+        if training.seeds is not None and not set(training.seeds) & set(config.seeds):
+            yield (
+                f"trainings.{name} is left out: its seeds {list(training.seeds)} are none of the recipe's "
+                f"{list(config.seeds)}"
+            )
+    if config.study.reference and len(config.seeds) == 1:
+        yield "study has one seed, which decides nothing: another training may come out otherwise; give more seeds"
 
 
 def _by_name(*names: object) -> str:
