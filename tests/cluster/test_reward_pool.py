@@ -18,6 +18,7 @@ from tinyr1v_ray.cluster.placement import plan_placement
 from tinyr1v_ray.cluster.reward_pool import RewardPool
 from tinyr1v_ray.config.cluster import ClusterSettings
 from tinyr1v_ray.config.learner import LearnerSettings
+from tinyr1v_ray.config.placement import PlacementSettings
 from tinyr1v_ray.config.reward import RewardSettings
 from tinyr1v_ray.config.rollout import RolloutSettings
 from tinyr1v_ray.types import Completion, Finish, Prompt, RolloutGroup
@@ -45,7 +46,9 @@ def pool(cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     (tmp_path / "own_rewards.py").write_text(OWN_FUNCTION)
     monkeypatch.syspath_prepend(tmp_path)
     settings = RewardSettings(function="own_rewards:score", item_timeout_s=2, num_scorers=2, format_weight=0)
-    pool = RewardPool(plan_placement(RolloutSettings(), settings, LearnerSettings()).scorer, settings)
+    pool = RewardPool(
+        plan_placement(RolloutSettings(), settings, LearnerSettings(), PlacementSettings()).scorer, settings
+    )
     yield pool
     pool.kill()
 

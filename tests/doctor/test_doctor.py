@@ -249,11 +249,11 @@ def test_a_configurations_files_are_looked_at_in_a_process_of_their_own(tmp_path
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_is_read_as_what_it_is(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What is missing here are models of the hub, and folders that are still to be trained."""
+    """What is missing here are models of the hub, and for one merge folders that are still to be trained."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     outcome = probe_config.check(path, [])
-    if "miniature" in path.name and "merge" not in path.name:
+    if not re.search("8gpu|3b|ten_benchmarks|^merge_", path.name):
         assert outcome.status == Status.OK, outcome
     else:
         assert re.search(r"is no folder|Cannot reach .*/models/Qwen/", outcome.seen), outcome
