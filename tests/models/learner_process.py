@@ -44,7 +44,7 @@ def logprobs(asked: list[tuple[Prompt, np.ndarray]]) -> list[np.ndarray]:
 def write_weights(path: Path) -> None:
     """What a transport sends."""
     metadata: dict[str, Any] = {"format": "pt"}
-    _alive["learner"].with_weights(lambda weights: weights.write(path, metadata))
+    _alive["learner"].with_weights(lambda weights: weights.write(path, metadata), 60.0)
 
 
 def export(folder: Path) -> None:

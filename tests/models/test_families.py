@@ -68,7 +68,7 @@ def test_a_family_that_vllm_lacks_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     run = make_config()
     model = run.model.model_copy(update={"family": "test_families:Nobodys"})
-    settings = run.rollout.engine_settings(model, 0, run.weights)
+    settings = run.rollout.engine_settings(model, 0, run.weights, run.placement)
     with pytest.raises(
         ModelError, match=rf"{tmp_path} is a Nobody's, which the installed vLLM .* lacks; .*"
     ) as refused:
@@ -185,7 +185,7 @@ def trained(base: Path, processor: PromptProcessor, prompts: list[Prompt], pool:
     config, folder = make_config(), base.parent
     learner(learner_process.start, config, base, free_port())
     learner(learner_process.export, folder / "first_export")
-    settings = config.rollout.engine_settings(config.model, config.run.seed, config.weights)
+    settings = config.rollout.engine_settings(config.model, config.run.seed, config.weights, config.placement)
     engine = VllmEngine(settings, folder / "first_export", 2, processor.eos_token_ids)
     engine.connect(FileSource()).result(timeout=60)
     groups = engine.generate(prompts, Sampling(4, 1.0, 1.0, 16, seed=3)).result(timeout=300)

@@ -55,7 +55,7 @@ class BothEnds:
             self.inputs.model_folder, dtype=getattr(torch, dtype)
         ).eval()
         self.base = load_file(self.inputs.model_folder / "model.safetensors")
-        engine = self.config.rollout.engine_settings(self.config.model, 0, self.config.weights)
+        engine = self.config.rollout.engine_settings(self.config.model, 0, self.config.weights, self.config.placement)
         self.engine = VllmEngine(engine, self.inputs.model_folder, self.inputs.max_images, self.inputs.stop_ids)
         self.engine.connect(FileSource()).result(timeout=120)
 
