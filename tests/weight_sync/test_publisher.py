@@ -153,7 +153,7 @@ def test_mean_and_tail_are_judged_both() -> None:
     limits = learned_limits("bfloat16", mean=0.02, tail=0.07)
     learner_T = np.full(32, -30.0)  # 1 - p is 1
     everywhere = gap_between(learner_T, learner_T - 0.09)
-    somewhere = gap_between(learner_T, learner_T - 0.3 * (np.arange(32) == 5))
+    somewhere = gap_between(learner_T, learner_T - 0.6 * (np.arange(32) == 5))
     assert not limits.admit(everywhere) and everywhere.tail < limits.tail
     assert not limits.admit(somewhere) and somewhere.mean < limits.mean
     assert limits.admit(gap_between(learner_T, learner_T - 0.07))
