@@ -43,7 +43,12 @@ def _right(num_right: int, num_seeds: int = NUM_SEEDS) -> np.ndarray:
     return np.tile(np.arange(NUM_ITEMS) < num_right, (num_seeds, 1)).astype(float)
 
 
-def _study(methods: Mapping[str, Mapping[str, np.ndarray]], tokens: Mapping[str, float], margin: float) -> Study:
+def _study(
+    methods: Mapping[str, Mapping[str, np.ndarray]],
+    tokens: Mapping[str, float],
+    margin: float,
+    is_finished: bool = True,
+) -> Study:
     models = [_model("base", "", _right(60), 50.0)]
     for name, by_domain in methods.items():
         models += [_model(f"{name}_{domain}", domain, table, tokens[name]) for domain, table in by_domain.items()]
@@ -53,7 +58,7 @@ def _study(methods: Mapping[str, Mapping[str, np.ndarray]], tokens: Mapping[str,
         margin=margin,
         methods={name: [f"{name}_{domain}" for domain in DOMAINS] for name in methods},
     )
-    study = study_of(row, outcomes)
+    study = study_of(row, outcomes, is_finished)
     assert study is not None
     return study
 
@@ -82,6 +87,12 @@ def test_what_may_be_said_of_a_method_follows_the_rule() -> None:
         "one_domain": "missing",
     }
     assert study.decides and study.domains == DOMAINS
+
+
+def test_nothing_is_called_before_the_study_is_finished() -> None:
+    methods = {"grpo": _all(_right(100)), "better": _all(_right(140))}
+    reference, better = _study(methods, dict.fromkeys(methods, 30.0), margin=0.01, is_finished=False).methods
+    assert (reference.called, better.called) == ("reference", "missing") and better.cells
 
 
 def test_a_loss_within_the_margin_is_level_only_where_the_margin_allows() -> None:
@@ -117,7 +128,7 @@ def test_one_seed_decides_nothing() -> None:
     table = _right(100, num_seeds=1)
     models = [_model("grpo_math", "math", table, 40.0), _model("new_math", "math", table, 20.0)]
     row = StudyRow(reference="grpo", margin=0.01, methods={"grpo": ["grpo_math"], "new": ["new_math"]})
-    study = study_of(row, Outcomes(tuple(models), ("miniature:math",), (), ()))
+    study = study_of(row, Outcomes(tuple(models), ("miniature:math",), (), ()), is_finished=True)
     assert study is not None and not study.decides
 
 
@@ -137,4 +148,7 @@ def test_the_page_shows_the_study(tmp_path: Path) -> None:
     index["study"] = {"reference": "grpo", "margin": 0.01, "methods": {"grpo": ["math_grpo"], "lipo": ["math"]}}
     (run / "recipe.json").write_text(json.dumps(index), encoding="utf-8")
     page = write_report(run).path.read_text(encoding="utf-8")
-    assert '<section id="study">' in page and '<a href="#study">' in page
+    assert '<section id="study">' in page and '<a href="#study">' in page and "Nothing is called yet" not in page
+    index["stages"][0]["state"] = "waiting"
+    (run / "recipe.json").write_text(json.dumps(index), encoding="utf-8")
+    assert "Nothing is called yet" in write_report(run).path.read_text(encoding="utf-8")

@@ -88,7 +88,7 @@ def read_contents(run: Path) -> Contents:
         preferences=preferences,
         differing=_differing(findings, trainings),
         frontiers={domain: tables.frontier_rows(domain, outcomes) for domain in tables.sweep_domains(outcomes)},
-        study=study_of(recipe.study, outcomes),
+        study=study_of(recipe.study, outcomes, recipe.is_finished),
         geometry=geometry,
         dial=dial,
         difficulty=tables.difficulty_tables(outcomes),

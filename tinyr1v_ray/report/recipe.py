@@ -144,6 +144,11 @@ class Recipe:
     study: StudyRow | None = None
 
     @property
+    def is_finished(self) -> bool:
+        """Whether nothing but a report is still to come."""
+        return all(stage.state == DONE for stage in self.stages if stage.kind != "report")
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Seeds of all models, ascending."""
         return tuple(sorted({entry.seed for entry in self.entries}))

@@ -3,7 +3,8 @@
 A method is a training a domain. On a domain it is as accurate as the reference where a loss of `margin` or more can be
 ruled out: the one-sided p-value is the share of the bootstrap's draws at which accuracy fell by that much, and Holm's
 correction is over the domains. It is called level where this holds in every domain, and better where the same test
-without a margin does; anything else is open.
+without a margin does; anything else is open. Nothing is called before every training of the study is evaluated: to look
+until a result appears is no test.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Study:
         return self.num_seeds > 1
 
 
-def study_of(row: StudyRow | None, outcomes: Outcomes) -> Study | None:
-    """The study of a recipe that has one."""
+def study_of(row: StudyRow | None, outcomes: Outcomes, is_finished: bool) -> Study | None:
+    """The study of a recipe that has one; `is_finished` says that all of its stages are done."""
     if row is None:
         return None
     models = {model.name: model for model in outcomes.models if model.outcomes}
@@ -90,7 +91,8 @@ def study_of(row: StudyRow | None, outcomes: Outcomes) -> Study | None:
             rest = [point for other, point in points[domain].items() if other != name]
             share = 1 - frontier_area(rest, corners[domain]) / areas[domain] if areas[domain] else 0.0
             cells[domain] = StudyCell(model, accuracy, tokens, compared, p_level, p_better, share)
-        methods.append(StudyMethod(name, _called(name == row.reference, cells, domains), cells))
+        called = _called(cells, domains) if is_finished else "missing"
+        methods.append(StudyMethod(name, "reference" if name == row.reference else called, cells))
     num_seeds = min((len(model.seeds) for found in by_method.values() for model in found.values()), default=0)
     return Study(row.reference, row.margin, num_seeds, domains, tuple(methods), areas)
 
@@ -153,9 +155,7 @@ def _p_above(pairs: Sequence[tuple[Outcome, Outcome]], margin: float) -> float:
     return tested.p_value / 2 if tested.estimate.value > 0 else 1 - tested.p_value / 2
 
 
-def _called(is_reference: bool, cells: Mapping[str, StudyCell], domains: Sequence[str]) -> Called:
-    if is_reference:
-        return "reference"
+def _called(cells: Mapping[str, StudyCell], domains: Sequence[str]) -> Called:
     known = [(cell.p_level, cell.p_better) for cell in cells.values()]
     pairs = [(level, better) for level, better in known if level is not None and better is not None]
     if len(pairs) < len(domains):
