@@ -41,7 +41,7 @@ def resolve_model_folder(path: str, own_family: str = "") -> Path:
     return folder
 
 
-def fetch_model_folder(path: str) -> Path:
+def fetch_model_folder(path: str, with_weights: bool = True) -> Path:
     """The same, whatever lies in the folder; raises ModelError when nothing is there."""
     if (folder := find_model_folder(path)) is not None:
         return folder
@@ -49,7 +49,8 @@ def fetch_model_folder(path: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+        files = ["*.json", "*.txt", "*.jinja", *["*.safetensors"] * with_weights]
+        return Path(snapshot_download(path, allow_patterns=files))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from tinyr1v_ray.config.model import ModelSettings
-from tinyr1v_ray.data.model_folder import check_model_folder, find_model_folder, read_json
+from tinyr1v_ray.data.model_folder import check_model_folder, fetch_model_folder, find_model_folder, read_json
 from tinyr1v_ray.data.processor import PromptProcessor
-from tinyr1v_ray.errors import ModelError
 from tinyr1v_ray.models.registry import find_family
 from tinyr1v_ray.models.shape import ModelShape, count_shape
 from tinyr1v_ray.planning.units import count, size
@@ -22,10 +20,8 @@ def describe_model(settings: ModelSettings, width_px: int, height_px: int) -> It
 
     Of a hub name only the files beside the weights are fetched. Raises ModelError for what cannot be trained.
     """
-    folder = find_model_folder(settings.path)
-    if folder is None:
-        folder = _without_weights(settings.path)
-    else:
+    folder = fetch_model_folder(settings.path, with_weights=False)
+    if find_model_folder(settings.path) is not None:
         check_model_folder(folder, settings.family)
     config = read_json(folder / "config.json")
     family = find_family(config, settings.path, settings.family)
@@ -54,16 +50,3 @@ def _trained(shape: ModelShape) -> str:
         f"all of them are trained; with model.train_vision=false {count(language)}, the vision part of "
         f"{count(shape.num_vision_parameters)} left out"
     )
-
-
-def _without_weights(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.jinja"]))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise ModelError(
-            f"model {name} (no such folder here, so taken for a hub name) cannot be looked at: "
-            f"{' '.join(str(error).split())[:300]}; it must exist; correct the name"
-        ) from error

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from tinyr1v_ray.errors import ConfigError, TinyR1VError
 from tinyr1v_ray.evaluation.reading import visible
@@ -119,7 +119,7 @@ def render(view: View) -> str:
     return visible(_template("page.html").render(view=view, waits=waits(view), all_states=list(GroupState)))
 
 
-def _template(name: str):  # type: ignore[no-untyped-def]
+def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "template"),
         autoescape=True,

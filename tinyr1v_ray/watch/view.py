@@ -31,6 +31,7 @@ _SILENT_S = 15 * EVERY_S
 _PHASES = {
     "generate": "waits for groups",
     "learn": "trains",
+    "switch": "changes places with engines",
     "publish": "hands over weights",
     "evaluate": "waits for held-out answers",
     "checkpoint": "saves",

@@ -59,6 +59,7 @@ def _engines_down(view: View) -> Iterator[str]:
 _SENTENCES = {
     "generate": _generating,
     "learn": _learning,
+    "switch": lambda view, s: f"engines and learner change places on their GPUs, for {format_duration(s)}",
     "publish": lambda view, s: f"the engines take the weights of step {view.step + 1}, for {format_duration(s)}",
     "evaluate": lambda view, s: f"held-out items are answered under new weights, for {format_duration(s)}",
     "checkpoint": lambda view, s: f"the learner saves step {view.step}, for {format_duration(s)}",
